@@ -1,0 +1,30 @@
+"""The compiled twins: the same names as `gamenet._pure`, and what ships in the wheels."""
+
+from gamenet._compiled.buffer import PacketBuffer
+from gamenet._compiled.codec import Field, Struct, TypedPacket
+from gamenet._compiled.header import HeaderCodec, PacketHeader
+from gamenet._compiled.ledger import Ledger
+from gamenet._compiled.outbox import Outbox
+from gamenet._compiled.packet import RawPacket
+from gamenet._compiled.pool import Block, PoolAllocator
+from gamenet._compiled.routes import Route, RouteTable
+from gamenet._compiled.stream import FlushQueue, Stream, broadcast
+
+__all__ = [
+    "Block",
+    "Field",
+    "FlushQueue",
+    "HeaderCodec",
+    "Ledger",
+    "Outbox",
+    "PacketBuffer",
+    "PacketHeader",
+    "PoolAllocator",
+    "RawPacket",
+    "Route",
+    "RouteTable",
+    "Stream",
+    "Struct",
+    "TypedPacket",
+    "broadcast",
+]

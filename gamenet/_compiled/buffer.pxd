@@ -1,0 +1,38 @@
+from libc.stdint cimport uint8_t
+
+from gamenet._compiled.header cimport Header, HeaderCodec
+from gamenet._compiled.packet cimport RawPacket
+from gamenet._compiled.pool cimport Block, PoolAllocator
+
+
+cdef class PacketBuffer:
+    cdef readonly HeaderCodec codec
+    cdef PoolAllocator pool
+    # what is being read
+    cdef object chunk  # bytes: keeps cursor and end alive
+    cdef const uint8_t* cursor
+    cdef const uint8_t* end
+    cdef object pending  # deque of chunks behind it; None while there are none
+    # the packet that is incomplete
+    cdef Block tail  # its first bytes; None while there is none
+    cdef Py_ssize_t tail_size  # bytes in it
+    cdef bint tail_has_header
+    cdef Header tail_header
+    # the packet that was cut last
+    cdef Header header
+    cdef object source  # keeps `body` alive: the chunk, or the block it was completed in; None while all is read
+    cdef const uint8_t* body
+    cdef Py_ssize_t body_size
+    cdef object broken  # the error that ended the stream
+    cdef RawPacket lent  # what the iteration handed out last
+
+    cdef int add(self, object chunk) except -1
+    cdef bint advance(self) except -1
+    cdef bint advance_slowly(self) except -1
+    cdef bint next_chunk(self) except -1
+    cdef bint cut(self) except -1
+    cdef bint complete_tail(self) except -1
+    cdef void move_to_tail(self, Py_ssize_t wanted) noexcept
+    cdef void drop_tail(self) noexcept
+    cdef Py_ssize_t waiting(self) except -1
+    cdef Py_ssize_t drop(self) except -1

@@ -1,0 +1,191 @@
+# cython: freethreading_compatible=True
+"""Framing: the compiled twin of `gamenet._pure.buffer`.
+
+What stays true: a header is checked before anything is kept because of it, so the buffer never holds more of a
+packet than `max_packet_size`, in one pooled block, and only while that packet is incomplete. No pointer of it
+reaches a caller. Locking rule: one owner thread; other threads hand their bytes to it.
+"""
+
+from collections import deque
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.ref cimport Py_REFCNT
+from libc.stdint cimport uint64_t
+from libc.string cimport memcpy
+
+from gamenet._compiled.header cimport fits, load_header, read_header
+
+from gamenet import errors
+
+
+cdef class PacketBuffer:
+    """Cuts packets out of a byte stream: `feed()` chunks of any size, iterate what became whole.
+
+    Packets refer to the chunk they came in (`bytes` is not copied, anything writable is), so they and their views
+    stay true. `feed()` is allowed at any time, also while iterating: what it brings is read in its turn. A header
+    that cannot be true raises `InvalidPacketError` from the iteration, then and ever after, for nobody knows where
+    the next packet starts; `clear()` starts anew. `ValueError` if the pool's blocks are smaller than
+    `max_packet_size`.
+    """
+
+    def __init__(self, HeaderCodec codec=None, PoolAllocator pool=None):
+        self.codec = HeaderCodec() if codec is None else codec
+        self.pool = PoolAllocator(self.codec.max_packet_size) if pool is None else pool
+        if self.pool.block_size < self.codec.max_packet_size:
+            raise ValueError(
+                f"blocks of {self.pool.block_size} bytes do not hold a packet of {self.codec.max_packet_size}"
+            )
+
+    @property
+    def buffered(self):
+        """Bytes fed that are not yet part of a packet handed out."""
+        return self.waiting()
+
+    @property
+    def holds_block(self):
+        """Whether part of a packet waits in a pooled block."""
+        return self.tail is not None
+
+    def feed(self, chunk):
+        """Add bytes in the order they arrived. Nothing is checked yet; nothing but a writable chunk is copied."""
+        self.add(chunk)
+
+    def clear(self):
+        """Drop everything that is buffered and forget a broken header; returns how many bytes that was."""
+        return self.drop()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef RawPacket packet = self.lent
+        self.lent = None
+        if packet is not None and Py_REFCNT(packet) > 1:
+            packet.settle()
+            packet = None
+        if not self.advance():
+            raise StopIteration
+        if packet is None:
+            packet = RawPacket.__new__(RawPacket)
+        packet.id = self.header.packet_id
+        packet.number = self.header.sequence
+        packet.source = self.source
+        packet.data = self.body
+        packet.size = self.body_size
+        self.lent = packet
+        return packet
+
+    cdef int add(self, object chunk) except -1:
+        cdef object data = chunk if PyBytes_CheckExact(chunk) else bytes(memoryview(chunk))
+        if PyBytes_GET_SIZE(data) == 0:
+            return 0
+        if self.cursor != self.end:
+            if self.pending is None:
+                self.pending = deque()
+            self.pending.append(data)
+            return 0
+        self.chunk = data
+        self.cursor = <const uint8_t*>PyBytes_AS_STRING(data)
+        self.end = self.cursor + PyBytes_GET_SIZE(data)
+        return 0
+
+    cdef bint advance(self) except -1:
+        """Cut the next packet into `header`, `source`, `body`, `body_size`. False if none is whole yet."""
+        cdef Py_ssize_t left = self.end - self.cursor
+        cdef Py_ssize_t header_size = self.codec.header_size
+        if left < header_size or self.tail is not None or self.broken is not None:
+            return self.advance_slowly()
+        load_header(self.codec, self.cursor, &self.header)
+        if not fits(self.codec, self.header.packet_size) or self.header.packet_size > <uint64_t>left:
+            return self.advance_slowly()
+        if self.source is not self.chunk:
+            self.source = self.chunk
+        self.body = self.cursor + header_size
+        self.body_size = <Py_ssize_t>self.header.packet_size - header_size
+        self.cursor += self.header.packet_size
+        return True
+
+    cdef bint advance_slowly(self) except -1:
+        """At the end of a chunk, inside a packet, or at an error."""
+        if self.broken is not None:
+            raise self.broken
+        try:
+            while not self.cut():
+                if not self.next_chunk():
+                    return False
+        except errors.InvalidPacketError as error:
+            self.broken = error
+            raise
+        return True
+
+    cdef bint next_chunk(self) except -1:
+        self.chunk = self.source = None
+        self.cursor = self.end = NULL
+        if not self.pending:
+            self.pending = None
+            return False
+        self.add(self.pending.popleft())
+        return True
+
+    cdef bint cut(self) except -1:
+        """Cut a packet that the tail or the chunk completes, else move the rest of the chunk to the tail."""
+        cdef Py_ssize_t left = self.end - self.cursor
+        if self.tail is not None:
+            return self.complete_tail()
+        if left >= self.codec.header_size:
+            read_header(self.codec, self.cursor, &self.tail_header)
+            if self.tail_header.packet_size <= <uint64_t>left:
+                return self.advance()
+            self.tail_has_header = True
+        if left:
+            self.tail = self.pool.lend()
+            self.move_to_tail(left)
+        return False
+
+    cdef bint complete_tail(self) except -1:
+        cdef Py_ssize_t header_size = self.codec.header_size
+        cdef Py_ssize_t packet_size
+        if not self.tail_has_header:
+            self.move_to_tail(header_size - self.tail_size)
+            if self.tail_size < header_size:
+                return False
+            read_header(self.codec, self.tail.memory, &self.tail_header)
+            self.tail_has_header = True
+        packet_size = <Py_ssize_t>self.tail_header.packet_size
+        self.move_to_tail(packet_size - self.tail_size)
+        if self.tail_size < packet_size:
+            return False
+        self.header = self.tail_header
+        self.source = self.tail
+        self.body = self.tail.memory + header_size
+        self.body_size = packet_size - header_size
+        self.drop_tail()
+        return True
+
+    cdef void move_to_tail(self, Py_ssize_t wanted) noexcept:
+        """Move up to `wanted` bytes of the chunk behind what the tail already holds."""
+        cdef Py_ssize_t moved = min(wanted, self.end - self.cursor)
+        if moved:
+            memcpy(self.tail.memory + self.tail_size, self.cursor, moved)
+            self.tail_size += moved
+            self.cursor += moved
+
+    cdef void drop_tail(self) noexcept:
+        self.tail = None
+        self.tail_has_header = False
+        self.tail_size = 0
+
+    cdef Py_ssize_t waiting(self) except -1:
+        cdef Py_ssize_t size = self.tail_size + (self.end - self.cursor)
+        if self.pending is not None:
+            for chunk in self.pending:
+                size += PyBytes_GET_SIZE(chunk)
+        return size
+
+    cdef Py_ssize_t drop(self) except -1:
+        cdef Py_ssize_t dropped = self.waiting()
+        self.chunk = self.source = self.pending = self.broken = None
+        self.cursor = self.end = self.body = NULL
+        self.body_size = 0
+        self.drop_tail()
+        return dropped

@@ -1,0 +1,17 @@
+from libc.stdint cimport uint64_t
+
+
+cdef class Ledger:
+    cdef public uint64_t bytes_in
+    cdef public uint64_t bytes_dispatched
+    cdef public uint64_t bytes_rejected
+    cdef public uint64_t bytes_discarded
+    cdef public uint64_t bytes_out
+    cdef public uint64_t packets_dispatched
+    cdef public uint64_t packets_discarded
+    cdef public uint64_t packets_out
+    cdef public uint64_t rejected_unknown
+    cdef public uint64_t rejected_short
+    cdef public uint64_t rejected_invalid
+    cdef public uint64_t handler_errors
+    cdef public uint64_t sends_refused

@@ -1,0 +1,10 @@
+# cython: freethreading_compatible=True
+"""The ledger: the compiled twin of `gamenet._pure.ledger`.
+
+What stays true between two chunks: bytes_in = bytes_dispatched + bytes_rejected + bytes_discarded + what the
+sessions still buffer. Locking rule: written by the loop's thread only; a reader elsewhere may see it mid-chunk.
+"""
+
+
+cdef class Ledger:
+    """Counters of one server or client. Written by the streams, read by `stats()`."""

@@ -1,0 +1,123 @@
+# cython: freethreading_compatible=True
+"""What a session sends until the end of the turn: the compiled twin of `gamenet._pure.outbox`.
+
+What stays true: bytes are copied when they are handed in; an empty outbox holds no memory. Small packets are
+gathered in one pooled block, so that many of them leave as one chunk. Locking rule: one thread at a time.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.string cimport memcpy
+
+from gamenet._compiled.packet cimport as_number
+
+cdef enum:
+    LARGE = 4096  # a frame of this many bytes is kept as it is: referring beats copying from about one page on
+
+
+cdef class Outbox:
+    """Appends packets, and hands them out as few large chunks."""
+
+    def __init__(self, HeaderCodec codec=None, PoolAllocator pool=None):
+        self.codec = HeaderCodec() if codec is None else codec
+        self.pool = PoolAllocator(self.codec.max_packet_size) if pool is None else pool
+
+    @property
+    def size(self):
+        """Bytes waiting to be taken."""
+        return self.waiting()
+
+    def append(self, packet_id, body=b"", sequence=0):
+        """Add one packet; returns its size with the header. `ValueError` if a number or the body does not fit."""
+        cdef Py_buffer view
+        cdef uint64_t id_number = as_number("packet_id", packet_id)
+        cdef uint64_t sequence_number = as_number("sequence", sequence)
+        PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
+        try:
+            return self.append_body(id_number, <const uint8_t*>view.buf, view.len, sequence_number)
+        finally:
+            PyBuffer_Release(&view)
+
+    def append_packet(self, RawPacket packet not None):
+        """Add `packet` with its own id, body and sequence number; returns its size with the header."""
+        return self.append_body(packet.id, packet.data, packet.size, packet.number)
+
+    def append_frame(self, bytes frame not None):
+        """Add bytes that are whole packets already, as `frame()` made them; returns their number."""
+        return self.append_bytes(frame)
+
+    def take(self):
+        """Everything gathered so far, in order, as chunks to write; the outbox is empty afterwards."""
+        return self.take_chunks()
+
+    def clear(self):
+        """Drop what was gathered; returns how many bytes that was."""
+        cdef Py_ssize_t dropped = self.waiting()
+        self.chunks = None
+        self.block = None
+        self.chunks_size = self.used = 0
+        return dropped
+
+    cdef Py_ssize_t waiting(self) noexcept:
+        return self.chunks_size + self.used
+
+    cdef Py_ssize_t append_body(
+        self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence
+    ) except -1:
+        cdef Py_ssize_t header_size = self.codec.header_size
+        cdef uint8_t header[64]  # 3 fields of 8 bytes at most
+        cdef uint8_t* out
+        self.codec.write(header, packet_id, size, sequence)
+        out = self.reserve(header_size + size)
+        memcpy(out, header, header_size)
+        if size:
+            memcpy(out + header_size, body, size)
+        return header_size + size
+
+    cdef Py_ssize_t append_bytes(self, bytes frame) except -1:
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        if size >= LARGE or size > self.pool.block_size:
+            self.seal()
+            self.add_chunk(frame)
+        elif size:
+            memcpy(self.reserve(size), PyBytes_AS_STRING(frame), size)
+        return size
+
+    cdef uint8_t* reserve(self, Py_ssize_t size) except NULL:
+        """`size` bytes behind what is gathered, counted as used: the caller fills them before anything else."""
+        cdef bytes chunk
+        cdef uint8_t* out
+        if self.block is not None and self.used + size > self.pool.block_size:
+            self.seal()
+        if size > self.pool.block_size:
+            chunk = PyBytes_FromStringAndSize(NULL, size)
+            self.add_chunk(chunk)
+            return <uint8_t*>PyBytes_AS_STRING(chunk)
+        if self.block is None:
+            self.block = self.pool.lend()
+        out = self.block.memory + self.used
+        self.used += size
+        return out
+
+    cdef int seal(self) except -1:
+        """Move what the block holds behind the full chunks; the block stays for what comes next."""
+        if self.used:
+            self.add_chunk(PyBytes_FromStringAndSize(<const char*>self.block.memory, self.used))
+            self.used = 0
+        return 0
+
+    cdef int add_chunk(self, bytes chunk) except -1:
+        if self.chunks is None:
+            self.chunks = []
+        self.chunks.append(chunk)
+        self.chunks_size += PyBytes_GET_SIZE(chunk)
+        return 0
+
+    cdef list take_chunks(self):
+        cdef list taken
+        self.seal()
+        taken = [] if self.chunks is None else self.chunks
+        self.chunks = None
+        self.block = None
+        self.chunks_size = 0
+        return taken

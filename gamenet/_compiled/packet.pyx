@@ -1,0 +1,134 @@
+# cython: freethreading_compatible=True
+"""A packet: the compiled twin of `gamenet._pure.packet`.
+
+What stays true: `source` keeps the bytes of the body alive and is never written to while anyone else can see it,
+so neither a kept packet nor a view of one can dangle or change. Locking rule: one thread at a time.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.long cimport PyLong_AsUnsignedLongLong
+from cpython.ref cimport Py_REFCNT
+from libc.string cimport memcmp, memcpy
+
+from gamenet._compiled.pool cimport Block
+
+import operator
+
+from gamenet import errors
+
+MAX_NUMBER = (1 << 64) - 1
+
+cdef enum:
+    KEEP_FACTOR = 2  # a kept packet may hold a chunk up to this many times its own size
+
+
+cdef uint64_t as_number(str name, object value) except? 0xFFFFFFFFFFFFFFFF:
+    """`value` as a number of the wire; TypeError or ValueError if it is none."""
+    number = operator.index(value) if not isinstance(value, int) else value
+    try:
+        return PyLong_AsUnsignedLongLong(number)
+    except OverflowError:
+        raise errors.number_does_not_fit(name, number, 0, MAX_NUMBER) from None
+
+
+@cython.no_gc
+cdef class RawPacket:
+    """A packet without declared fields, as handlers of a bare packet id and `PacketBuffer` see it.
+
+    Handlers may keep a packet: its bytes are then its own. Compares by class, packet id and body.
+    """
+
+    __hash__ = None
+
+    def __cinit__(self, *values, **named):
+        self.source = b""
+        self.data = <const uint8_t*>PyBytes_AS_STRING(self.source)
+
+    def __init__(self, packet_id, body=b"", sequence=0):
+        cdef Py_buffer view
+        self.id = as_number("packet_id", packet_id)
+        self.number = as_number("sequence", sequence)
+        PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
+        try:
+            memcpy(self.own(view.len), view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+
+    @property
+    def packet_id(self):
+        """The id that chose the handler."""
+        return self.id
+
+    @property
+    def sequence(self):
+        """The header's sequence number; an answer carries the one of its request. May be set."""
+        return self.number
+
+    @sequence.setter
+    def sequence(self, value):
+        self.number = as_number("sequence", value)
+
+    @property
+    def body(self):
+        """The bytes behind the header."""
+        return PyBytes_FromStringAndSize(<const char*>self.data, self.size)
+
+    @property
+    def body_size(self):
+        """Bytes behind the header."""
+        return self.size
+
+    def view(self):
+        """A read-only view of the body, made without copying it. It stays true after the handler returned."""
+        cdef Py_ssize_t start
+        if isinstance(self.source, bytes):
+            start = self.data - <const uint8_t*>PyBytes_AS_STRING(self.source)
+            return memoryview(self.source)[start:start + self.size]
+        start = self.data - (<Block>self.source).memory
+        return memoryview(self.source).toreadonly()[start:start + self.size]
+
+    def __eq__(self, other):
+        cdef RawPacket that
+        if not isinstance(other, RawPacket) or type(self) is not type(other):
+            return NotImplemented
+        that = <RawPacket>other
+        return self.id == that.id and self.size == that.size and memcmp(self.data, that.data, self.size) == 0
+
+    def __repr__(self):
+        return f"{type(self).__name__}(packet_id={self.id}, body_size={self.size}, sequence={self.number})"
+
+    cdef uint8_t* own(self, Py_ssize_t size) except NULL:
+        """A new body of `size` bytes, content undefined, that only this packet refers to."""
+        # one byte is shared by CPython when its value is known; from NULL it never is
+        fresh = PyBytes_FromStringAndSize(NULL, size)
+        self.source = fresh
+        self.data = <const uint8_t*>PyBytes_AS_STRING(fresh)
+        self.size = size
+        return <uint8_t*>self.data
+
+    cdef int make_writable(self) except -1:
+        """After this, writing to `data` is seen by nobody else."""
+        if not isinstance(self.source, bytes) or Py_REFCNT(self.source) != 1:
+            self.move_out()
+        return 0
+
+    cdef int move_out(self) except -1:
+        """Copy the body, so that the chunk it came in is not kept because of it."""
+        cdef object held = self.source  # until the bytes are copied
+        cdef const uint8_t* data = self.data
+        memcpy(self.own(self.size), data, self.size)
+        return 0
+
+    cdef void let_go(self) noexcept:
+        """Refer to no chunk any more: nobody but gamenet holds this packet, and it will be filled anew."""
+        self.source = None
+        self.data = NULL
+        self.size = 0
+
+    cdef int settle(self) except -1:
+        """The handler kept this packet: do not let it hold a chunk much larger than itself, or a pool's block."""
+        if isinstance(self.source, bytes) and PyBytes_GET_SIZE(self.source) <= KEEP_FACTOR * self.size:
+            return 0
+        return self.move_out()

@@ -1,0 +1,37 @@
+from cpython.object cimport PyObject
+from libc.stdint cimport uint64_t
+
+from gamenet._compiled.packet cimport RawPacket
+
+
+cdef enum:
+    PAGE = 256  # routes a page
+    PAGES = 256  # pages: ids up to 65,535 are found by two loads, others by the dict
+
+
+cdef class Route:
+    cdef readonly object handler
+    cdef readonly type packet_type
+    cdef readonly Py_ssize_t min_body_size
+    cdef RawPacket spare  # a packet object nobody else refers to, for the next packet; or None
+
+    cdef RawPacket take_packet(self)
+
+
+cdef class RouteTable:
+    cdef Route default_route
+    cdef dict routes  # owns every route
+    cdef PyObject** pages[PAGES]  # the same routes, borrowed from `routes` until replaced or removed there
+
+    cdef int mirror(self, uint64_t packet_id, PyObject* route) except -1
+
+
+cdef inline Route find_route(RouteTable table, uint64_t packet_id):
+    """The id's route, or the default, or None."""
+    cdef PyObject** page
+    if packet_id < PAGE * PAGES:
+        page = table.pages[packet_id // PAGE]
+        if page is not NULL and page[packet_id % PAGE] is not NULL:
+            return <Route>page[packet_id % PAGE]
+        return table.default_route
+    return table.routes.get(packet_id, table.default_route)

@@ -1,0 +1,101 @@
+# cython: freethreading_compatible=True
+"""From a packet id to what handles it: the compiled twin of `gamenet._pure.routes`.
+
+What stays true: a route is never changed, only replaced, so the one that runs is not touched by a new one.
+Locking rule: the thread of the server's loop only.
+"""
+
+cimport cython
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+
+from gamenet._compiled.packet cimport as_number
+
+import operator
+
+
+cdef class Route:
+    """Where packets of one id go: `handler(session, packet)`, and the packet class it is given.
+
+    Bodies shorter than `min_body_size` bytes never reach the handler.
+    """
+
+    def __init__(self, handler, packet_type=RawPacket, min_body_size=0):
+        if not callable(handler):
+            raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
+        if not issubclass(packet_type, RawPacket):
+            raise TypeError(f"a packet class must derive from RawPacket, got {packet_type.__name__}")
+        self.handler = handler
+        self.packet_type = packet_type
+        self.min_body_size = as_number("min_body_size", min_body_size)
+
+    cdef RawPacket take_packet(self):
+        """A packet object of our own to fill: the spare one, or a new one while that is in use."""
+        cdef RawPacket packet = self.spare
+        if packet is None:
+            return self.packet_type.__new__(self.packet_type)
+        self.spare = None
+        return packet
+
+
+@cython.no_gc_clear  # `pages` must not outlive what `routes` holds
+cdef class RouteTable:
+    """The routes of one server. `default` takes packets of any other id; None rejects them."""
+
+    def __cinit__(self):
+        self.routes = {}
+
+    def __dealloc__(self):
+        cdef int index
+        for index in range(PAGES):
+            PyMem_Free(self.pages[index])
+
+    @property
+    def default(self):
+        """Takes packets of any id that has no route; None rejects them."""
+        return self.default_route
+
+    @default.setter
+    def default(self, Route route):
+        self.default_route = route
+
+    def set(self, packet_id, route):
+        """Register or replace; a packet being handled right now keeps the old one."""
+        cdef uint64_t number = as_number("packet_id", packet_id)
+        if not isinstance(route, Route):
+            raise TypeError(f"route must be a Route, got {type(route).__name__}")
+        old = self.routes.get(number)  # lives until the mirror no longer shows it
+        self.mirror(number, <PyObject*>route)
+        self.routes[number] = route
+
+    def remove(self, packet_id):
+        """`KeyError` if the id has no route."""
+        number = operator.index(packet_id)
+        old = self.routes[number]  # lives until the mirror no longer shows it
+        self.mirror(number, NULL)
+        del self.routes[number]
+
+    def get(self, packet_id):
+        """The id's own route, without the default."""
+        return self.routes.get(packet_id)
+
+    def find(self, packet_id):
+        """The id's route or the default."""
+        return self.routes.get(packet_id, self.default_route)
+
+    def ids(self):
+        """The ids that have a route, in ascending order."""
+        return sorted(self.routes)
+
+    def __len__(self):
+        return len(self.routes)
+
+    cdef int mirror(self, uint64_t packet_id, PyObject* route) except -1:
+        cdef size_t index = packet_id // PAGE
+        if index >= PAGES:
+            return 0
+        if self.pages[index] is NULL:
+            self.pages[index] = <PyObject**>PyMem_Calloc(PAGE, sizeof(PyObject*))
+            if self.pages[index] is NULL:
+                raise MemoryError(f"no memory for {PAGE} routes")
+        self.pages[index][packet_id % PAGE] = route
+        return 0

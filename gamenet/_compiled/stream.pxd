@@ -1,0 +1,47 @@
+from libc.stdint cimport uint8_t, uint64_t
+
+from gamenet._compiled.buffer cimport PacketBuffer
+from gamenet._compiled.ledger cimport Ledger
+from gamenet._compiled.outbox cimport Outbox
+from gamenet._compiled.packet cimport RawPacket
+from gamenet._compiled.routes cimport Route, RouteTable
+
+
+cdef class FlushQueue:
+    cdef object call_soon
+    cdef list streams
+
+    cdef int push(self, Stream stream) except -1
+
+
+cdef class Stream:
+    cdef PacketBuffer inbox
+    cdef Outbox outbox
+    cdef RouteTable routes
+    cdef Ledger ledger
+    cdef FlushQueue flush_queue
+    cdef object clock
+    cdef object transport  # None before attach() and after detach()
+    cdef object write  # transport.write
+    cdef Py_ssize_t max_read_buffer
+    cdef Py_ssize_t max_write_buffer
+    cdef unsigned long thread  # who may send; 0 before attach()
+    cdef bint in_flush_queue
+    cdef bint is_pumping
+    cdef public bint is_open
+    cdef public bint is_suspended
+    cdef public bint is_write_paused
+    cdef public double last_received
+
+    cdef int pump(self) except -1
+    cdef int dispatch(self) except -1
+    cdef int reject(self, Route route) except -1
+    cdef int call_handler(self, Route route) except -1
+    cdef int handler_raised(self, uint64_t packet_id) except -1
+    cdef int discard(self) except -1
+    cdef bint send_body(self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence) except -1
+    cdef bint send_bytes(self, bytes frame) except -1
+    cdef int sent(self) except -1
+    cdef inline int check_thread(self) except -1
+    cdef int flush_now(self) except -1
+    cdef int write_out(self) except -1

@@ -1,0 +1,385 @@
+# cython: freethreading_compatible=True
+"""The hot path of a session: the compiled twin of `gamenet._pure.stream`.
+
+What stays true: packets are handled in the order they came, one at a time; once `is_open` is false nothing is
+dispatched or sent. Everything rare is a hook (`on_...`) that the session overrides.
+Locking rule: a stream belongs to the thread that called `attach()`; sending from another raises.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.pythread cimport PyThread_get_thread_ident
+from cpython.ref cimport Py_REFCNT
+
+from gamenet._compiled.header cimport HeaderCodec
+from gamenet._compiled.packet cimport as_number
+from gamenet._compiled.pool cimport PoolAllocator
+from gamenet._compiled.routes cimport find_route
+
+from gamenet import errors
+
+cdef extern from "Python.h":
+    PyObject* PyObject_Vectorcall(PyObject* function, PyObject** args, size_t count, PyObject* names)
+
+cdef extern from *:
+    """
+    #define GAMENET_CHECKED(result) (result)
+    """
+    object checked "GAMENET_CHECKED"(PyObject* result)  # an owned result as an object; NULL raises what is set
+
+cdef enum:
+    FLUSH_LIMIT = 65536
+
+FLUSH_SIZE = FLUSH_LIMIT
+"""An outbox above this many bytes does not wait for the end of the turn."""
+
+
+cdef class FlushQueue:
+    """The streams that sent something in this turn; `call_soon(callback)` brings the turn's end."""
+
+    def __init__(self, call_soon):
+        self.call_soon = call_soon
+        self.streams = []
+
+    def add(self, Stream stream not None):
+        """Have `stream` flushed at the end of the turn."""
+        self.push(stream)
+
+    def flush(self):
+        """Flush every stream that was added."""
+        cdef list streams = self.streams
+        cdef Stream stream
+        self.streams = []
+        for stream in streams:
+            stream.flush_now()
+
+    cdef int push(self, Stream stream) except -1:
+        if not self.streams:
+            self.call_soon(self.flush)
+        self.streams.append(stream)
+        return 0
+
+
+cdef class Stream:
+    """One connection's packets, both ways; the base class of `Session`.
+
+    `clock()` gives seconds; `last_received` is its value at the latest chunk. Up to `max_write_buffer` bytes may
+    wait while the transport's own queue is full, then `on_overflow()` is called. `max_read_buffer` bytes may wait
+    while a handler is suspended, then `on_read_full()` is called.
+    """
+
+    def __init__(
+        self,
+        HeaderCodec codec not None,
+        PoolAllocator pool not None,
+        RouteTable routes not None,
+        Ledger ledger not None,
+        FlushQueue flush_queue not None,
+        clock,
+        Py_ssize_t max_read_buffer=65536,
+        Py_ssize_t max_write_buffer=1048576,
+    ):
+        self.inbox = PacketBuffer(codec, pool)
+        self.outbox = Outbox(codec, pool)
+        self.routes = routes
+        self.ledger = ledger
+        self.flush_queue = flush_queue
+        self.clock = clock
+        self.max_read_buffer = max_read_buffer
+        self.max_write_buffer = max_write_buffer
+
+    # -- life
+
+    def attach(self, transport):
+        """Start: packets are dispatched and sent from now on, in this thread."""
+        self.transport = transport
+        self.write = transport.write
+        self.thread = PyThread_get_thread_ident()
+        self.last_received = self.clock()
+        self.is_open = True
+
+    def shut(self):
+        """Dispatch and accept nothing more, and discard what arrived; what was sent before still leaves."""
+        self.is_open = False
+        if not self.is_pumping:
+            self.discard()
+
+    def detach(self):
+        """The connection is gone: drop the transport and everything that waits."""
+        self.shut()
+        self.transport = self.write = None
+        self.outbox.clear()
+
+    @property
+    def inbox_size(self):
+        """Bytes that arrived and wait: part of a packet, or everything behind a suspended handler."""
+        return self.inbox.waiting()
+
+    @property
+    def outbox_size(self):
+        """Bytes that were sent by handlers and not yet given to the transport."""
+        return self.outbox.waiting()
+
+    # -- in
+
+    def data_received(self, chunk):
+        """Called by the loop with what arrived."""
+        self.last_received = self.clock()
+        self.ledger.bytes_in += len(chunk)
+        self.inbox.add(chunk)
+        self.pump()
+        if self.is_suspended and self.inbox.waiting() >= self.max_read_buffer:
+            self.on_read_full()
+
+    def suspend(self):
+        """Dispatch nothing until `resume()`; arriving bytes wait."""
+        self.is_suspended = True
+
+    def resume(self):
+        """Go on with the packets that waited."""
+        self.is_suspended = False
+        self.pump()
+
+    cdef int pump(self) except -1:
+        if self.is_pumping:
+            return 0
+        self.is_pumping = True
+        try:
+            while self.is_open and not self.is_suspended and self.inbox.advance():
+                self.dispatch()
+        except errors.InvalidPacketError as error:
+            self.ledger.rejected_invalid += 1
+            self.is_open = False
+            self.on_violation(error)
+        finally:
+            self.is_pumping = False
+            if not self.is_open:
+                self.discard()
+        return 0
+
+    cdef int dispatch(self) except -1:
+        cdef Route route = find_route(self.routes, self.inbox.header.packet_id)
+        if route is None or self.inbox.body_size < route.min_body_size:
+            return self.reject(route)
+        self.ledger.packets_dispatched += 1
+        self.ledger.bytes_dispatched += self.inbox.header.packet_size
+        return self.call_handler(route)
+
+    cdef int reject(self, Route route) except -1:
+        if route is None:
+            self.ledger.rejected_unknown += 1
+        else:
+            self.ledger.rejected_short += 1
+        self.ledger.bytes_rejected += self.inbox.header.packet_size
+        self.on_rejected(self.inbox.header.packet_id, self.inbox.body_size, route)
+        return 0
+
+    cdef int call_handler(self, Route route) except -1:
+        cdef PacketBuffer inbox = self.inbox
+        cdef uint64_t packet_id = inbox.header.packet_id  # the handler may bring the inbox its next packet
+        cdef RawPacket packet = route.take_packet()
+        cdef PyObject* arguments[2]
+        cdef PyObject* result
+        packet.id = packet_id
+        packet.number = inbox.header.sequence
+        packet.source = inbox.source
+        packet.data = inbox.body
+        packet.size = inbox.body_size
+        arguments[0] = <PyObject*>self
+        arguments[1] = <PyObject*>packet
+        result = PyObject_Vectorcall(<PyObject*>route.handler, arguments, 2, NULL)
+        if result is NULL:
+            self.handler_raised(packet_id)
+        else:
+            returned = checked(result)
+            if returned is not None and returned is not True and returned is not False:
+                self.on_result(packet_id, returned)
+                returned = None
+        if Py_REFCNT(packet) == 1:
+            packet.let_go()
+            route.spare = packet
+        else:
+            packet.settle()
+        return 0
+
+    cdef int handler_raised(self, uint64_t packet_id) except -1:
+        """Take the exception that is set: ours to report if it is an Exception, else the loop's."""
+        try:
+            checked(NULL)
+        except Exception as error:
+            self.ledger.handler_errors += 1
+            self.on_handler_error(packet_id, error)
+        return 0
+
+    cdef int discard(self) except -1:
+        try:
+            while self.inbox.advance():
+                self.ledger.packets_discarded += 1
+                self.ledger.bytes_discarded += self.inbox.header.packet_size
+        except errors.InvalidPacketError:
+            self.ledger.packets_discarded += 1
+        self.ledger.bytes_discarded += self.inbox.drop()
+        return 0
+
+    # -- out
+
+    def send(self, packet, body=b"", sequence=None):
+        """Send a packet, or `body` under a packet id; True if it was taken, False if the session is closed.
+
+        The bytes are copied now and leave at the end of the loop's turn. `sequence` (default: the packet's own, or
+        0) goes into the header. `ValueError` if a number or the body does not fit, `WrongThreadError` from a thread
+        that does not own the session.
+        """
+        cdef Py_buffer view
+        cdef RawPacket held
+        cdef uint64_t id_number
+        cdef uint64_t sequence_number = 0
+        self.check_thread()
+        if sequence is not None:
+            sequence_number = as_number("sequence", sequence)
+        if isinstance(packet, RawPacket):
+            if body != b"":
+                raise TypeError("a packet brings its own body")
+            held = <RawPacket>packet
+            if sequence is None:
+                sequence_number = held.number
+            return self.send_body(held.id, held.data, held.size, sequence_number)
+        id_number = as_number("packet_id", packet)
+        if PyBytes_CheckExact(body):
+            return self.send_body(
+                id_number, <const uint8_t*>PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), sequence_number
+            )
+        PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
+        try:
+            return self.send_body(id_number, <const uint8_t*>view.buf, view.len, sequence_number)
+        finally:
+            PyBuffer_Release(&view)
+
+    def reply(self, request, response=None):
+        """Answer under the request's sequence number: with `response`, or with the request's own id and body."""
+        cdef RawPacket answer
+        if not isinstance(request, RawPacket):
+            raise errors.wrong_type("request", "a packet", request)
+        if response is not None and not isinstance(response, RawPacket):
+            raise errors.wrong_type("response", "a packet", response)
+        self.check_thread()
+        answer = <RawPacket>(request if response is None else response)
+        return self.send_body(answer.id, answer.data, answer.size, (<RawPacket>request).number)
+
+    def send_frame(self, bytes frame not None):
+        """Send bytes that are whole packets already; otherwise as `send`."""
+        self.check_thread()
+        return self.send_bytes(frame)
+
+    cdef bint send_body(self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence) except -1:
+        if not self.is_open:
+            self.ledger.sends_refused += 1
+            return False
+        self.outbox.append_body(packet_id, body, size, sequence)
+        self.sent()
+        return True
+
+    cdef bint send_bytes(self, bytes frame) except -1:
+        if not self.is_open:
+            self.ledger.sends_refused += 1
+            return False
+        self.outbox.append_bytes(frame)
+        self.sent()
+        return True
+
+    cdef int sent(self) except -1:
+        cdef Py_ssize_t waiting = self.outbox.waiting()
+        self.ledger.packets_out += 1
+        if waiting > FLUSH_LIMIT and not self.is_write_paused:
+            self.flush_now()
+        elif waiting > self.max_write_buffer:
+            self.on_overflow()
+        elif not self.in_flush_queue:
+            self.in_flush_queue = True
+            self.flush_queue.push(self)
+        return 0
+
+    cdef inline int check_thread(self) except -1:
+        cdef unsigned long caller = PyThread_get_thread_ident()
+        if caller != self.thread and self.thread:
+            raise errors.wrong_thread(self.thread, caller)
+        return 0
+
+    def flush(self):
+        """Give what was gathered to the transport, unless it asked to wait."""
+        self.flush_now()
+
+    def drain_to_transport(self):
+        """Give everything to the transport, even if it asked to wait: the last step before closing it."""
+        self.write_out()
+
+    cdef int flush_now(self) except -1:
+        self.in_flush_queue = False
+        if not self.is_write_paused:
+            self.write_out()
+        return 0
+
+    cdef int write_out(self) except -1:
+        cdef list chunks
+        cdef Py_ssize_t size = self.outbox.waiting()
+        if self.transport is None or not size:
+            return 0
+        chunks = self.outbox.take_chunks()
+        self.ledger.bytes_out += size
+        try:
+            if len(chunks) == 1:
+                self.write(chunks[0])
+                return 0
+            self.transport.writelines(chunks)
+        except Exception as error:
+            self.on_write_error(error)
+        else:
+            self.on_written_lines()
+        return 0
+
+    def pause_writing(self):
+        """Called by the transport when its queue is above the high watermark."""
+        self.is_write_paused = True
+
+    def resume_writing(self):
+        """Called by the transport when its queue is below the low watermark again."""
+        self.is_write_paused = False
+        self.flush_now()
+
+    # -- hooks
+
+    def on_violation(self, error):
+        """The peer's bytes are no packets; `is_open` is false already."""
+
+    def on_rejected(self, packet_id, body_size, route):
+        """A packet was refused: nobody handles its id (`route` is None), or its body is too short for `route`."""
+
+    def on_handler_error(self, packet_id, error):
+        """A handler raised."""
+
+    def on_result(self, packet_id, result):
+        """A handler returned something, probably a coroutine."""
+
+    def on_read_full(self):
+        """`max_read_buffer` bytes wait behind a suspended handler."""
+
+    def on_overflow(self):
+        """More than `max_write_buffer` bytes wait for a peer that does not read."""
+
+    def on_write_error(self, error):
+        """The transport refused a write."""
+
+    def on_written_lines(self):
+        """`writelines()` was used; some CPython releases then do not call `pause_writing()`."""
+
+
+def broadcast(streams, bytes frame not None, exclude=None):
+    """Send `frame`, made once, to every stream but `exclude`; returns how many took it."""
+    cdef Stream stream
+    cdef Py_ssize_t taken = 0
+    for stream in streams:
+        if stream is not exclude:
+            stream.check_thread()
+            taken += stream.send_bytes(frame)
+    return taken

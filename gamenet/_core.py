@@ -1,0 +1,49 @@
+"""The only module that knows there are two twins: takes the compiled one if it was built, else the pure one.
+
+`GAMENET_PURE=1` in the environment asks for the pure one. A broken extension is an error, not a reason to fall back.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+
+def _compiled_is_missing(error: ModuleNotFoundError) -> bool:
+    return (error.name or "").startswith("gamenet._compiled.")
+
+
+if TYPE_CHECKING:
+    from gamenet import _pure as twin
+
+    backend: str
+elif os.environ.get("GAMENET_PURE") == "1":
+    from gamenet import _pure as twin
+
+    backend = "pure"
+else:
+    try:
+        from gamenet import _compiled as twin
+
+        backend = "compiled"
+    except ModuleNotFoundError as error:
+        if not _compiled_is_missing(error):
+            raise
+        from gamenet import _pure as twin
+
+        backend = "pure"
+
+Block = twin.Block
+Field = twin.Field
+FlushQueue = twin.FlushQueue
+HeaderCodec = twin.HeaderCodec
+Ledger = twin.Ledger
+Outbox = twin.Outbox
+PacketBuffer = twin.PacketBuffer
+PacketHeader = twin.PacketHeader
+PoolAllocator = twin.PoolAllocator
+RawPacket = twin.RawPacket
+Route = twin.Route
+RouteTable = twin.RouteTable
+Stream = twin.Stream
+Struct = twin.Struct
+TypedPacket = twin.TypedPacket
+broadcast = twin.broadcast

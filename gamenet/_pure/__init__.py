@@ -1,0 +1,30 @@
+"""The pure twins: the readable specification of `gamenet._compiled`, and what runs without a compiler."""
+
+from gamenet._pure.buffer import PacketBuffer
+from gamenet._pure.codec import Field, Struct, TypedPacket
+from gamenet._pure.header import HeaderCodec, PacketHeader
+from gamenet._pure.ledger import Ledger
+from gamenet._pure.outbox import Outbox
+from gamenet._pure.packet import RawPacket
+from gamenet._pure.pool import Block, PoolAllocator
+from gamenet._pure.routes import Route, RouteTable
+from gamenet._pure.stream import FlushQueue, Stream, broadcast
+
+__all__ = [
+    "Block",
+    "Field",
+    "FlushQueue",
+    "HeaderCodec",
+    "Ledger",
+    "Outbox",
+    "PacketBuffer",
+    "PacketHeader",
+    "PoolAllocator",
+    "RawPacket",
+    "Route",
+    "RouteTable",
+    "Stream",
+    "Struct",
+    "TypedPacket",
+    "broadcast",
+]

@@ -1,0 +1,168 @@
+"""Framing: bytes in as they arrive, whole packets out, cut out of the chunk they landed in.
+
+What stays true: a header is checked before anything is kept because of it, so the buffer never holds more of a
+packet than `max_packet_size`, in one pooled block, and only while that packet is incomplete. No pointer of it
+reaches a caller. One owner thread; other threads hand their bytes to it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from gamenet import errors
+from gamenet._pure.header import HeaderCodec, PacketHeader
+from gamenet._pure.packet import RawPacket, cut_packet
+from gamenet._pure.pool import Block, PoolAllocator
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class PacketBuffer:
+    """Cuts packets out of a byte stream: `feed()` chunks of any size, iterate what became whole.
+
+    Packets refer to the chunk they came in (`bytes` is not copied, anything writable is), so they and their views
+    stay true. `feed()` is allowed at any time, also while iterating: what it brings is read in its turn. A header
+    that cannot be true raises `InvalidPacketError` from the iteration, then and ever after, for nobody knows where
+    the next packet starts; `clear()` starts anew. `ValueError` if the pool's blocks are smaller than
+    `max_packet_size`.
+    """
+
+    __slots__ = ("_broken", "_chunk", "_codec", "_pending", "_pool", "_position", "_tail", "_tail_header", "_tail_size",
+                 "_end", "_header", "_source", "_start")  # fmt: skip
+
+    def __init__(self, codec: HeaderCodec | None = None, pool: PoolAllocator | None = None) -> None:
+        self._codec = HeaderCodec() if codec is None else codec
+        self._pool = PoolAllocator(self._codec.max_packet_size) if pool is None else pool
+        if self._pool.block_size < self._codec.max_packet_size:
+            raise ValueError(
+                f"blocks of {self._pool.block_size} bytes do not hold a packet of {self._codec.max_packet_size}"
+            )
+        self._chunk = b""
+        self._position = 0
+        self._pending: deque[bytes] = deque()
+        self._tail: Block | None = None
+        self._tail_header: PacketHeader | None = None
+        self._tail_size = 0
+        self._broken: Exception | None = None
+        self._header = PacketHeader(0, 0, 0)
+        self._source = b""
+        self._start = 0
+        self._end = 0
+
+    @property
+    def codec(self) -> HeaderCodec:
+        """How headers are read, and the largest packet."""
+        return self._codec
+
+    @property
+    def buffered(self) -> int:
+        """Bytes fed that are not yet part of a packet handed out."""
+        return self._tail_size + len(self._chunk) - self._position + sum(map(len, self._pending))
+
+    @property
+    def holds_block(self) -> bool:
+        """Whether part of a packet waits in a pooled block."""
+        return self._tail is not None
+
+    def feed(self, chunk: ReadableBuffer) -> None:
+        """Add bytes in the order they arrived. Nothing is checked yet; nothing but a writable chunk is copied."""
+        data = chunk if type(chunk) is bytes else bytes(memoryview(chunk))
+        if not data:
+            return
+        if self._position < len(self._chunk):
+            self._pending.append(data)
+        else:
+            self._chunk = data
+            self._position = 0
+
+    def clear(self) -> int:
+        """Drop everything that is buffered and forget a broken header; returns how many bytes that was."""
+        dropped = self.buffered
+        self._chunk = self._source = b""
+        self._position = self._start = self._end = 0
+        self._pending.clear()
+        self._drop_tail()
+        self._broken = None
+        return dropped
+
+    def __iter__(self) -> PacketBuffer:
+        return self
+
+    def __next__(self) -> RawPacket:
+        if not self._advance():
+            raise StopIteration
+        header = self._header
+        return cut_packet(RawPacket, header.packet_id, header.sequence, self._source, self._start, self._end)
+
+    def _advance(self) -> bool:
+        """Cut the next packet: `_header`, and its body as `_source[_start:_end]`. False if none is whole yet."""
+        if self._broken is not None:
+            raise self._broken
+        try:
+            while not self._cut():
+                if not self._pending:
+                    self._chunk = self._source = b""
+                    self._position = 0
+                    return False
+                self._chunk = self._pending.popleft()
+                self._position = 0
+        except errors.InvalidPacketError as error:
+            self._broken = error
+            raise
+        return True
+
+    def _cut(self) -> bool:
+        if self._tail is not None:
+            return self._complete_tail(self._tail)
+        left = len(self._chunk) - self._position
+        header_size = self._codec.header_size
+        if left >= header_size:
+            header = self._codec.read(self._chunk, self._position)
+            if header.packet_size <= left:
+                self._lend(header, self._chunk, self._position)
+                self._position += header.packet_size
+                return True
+            self._tail_header = header
+        if left:
+            self._tail = self._pool.acquire()
+            self._move_to_tail(self._tail, left)
+        return False
+
+    def _complete_tail(self, tail: Block) -> bool:
+        if self._tail_header is None:
+            header_size = self._codec.header_size
+            self._move_to_tail(tail, header_size - self._tail_size)
+            if self._tail_size < header_size:
+                return False
+            with tail.view() as view:
+                self._tail_header = self._codec.read(view, 0)
+        header = self._tail_header
+        self._move_to_tail(tail, header.packet_size - self._tail_size)
+        if self._tail_size < header.packet_size:
+            return False
+        with tail.view() as view:
+            packet = bytes(view[: header.packet_size])
+        self._drop_tail()
+        self._lend(header, packet, 0)
+        return True
+
+    def _move_to_tail(self, tail: Block, wanted: int) -> None:
+        """Move up to `wanted` bytes of the chunk behind what the tail already holds."""
+        moved = self._chunk[self._position : self._position + wanted]
+        self._tail_size = tail.write(self._tail_size, moved)
+        self._position += len(moved)
+
+    def _drop_tail(self) -> None:
+        if self._tail is not None:
+            self._tail.release()
+        self._tail = None
+        self._tail_header = None
+        self._tail_size = 0
+
+    def _lend(self, header: PacketHeader, source: bytes, packet_start: int) -> None:
+        self._header = header
+        self._source = source
+        self._start = packet_start + self._codec.header_size
+        self._end = packet_start + header.packet_size

@@ -1,0 +1,109 @@
+"""Reading and writing a packet's header, as a `HeaderLayout` describes it.
+
+What stays true: a header that `parse` returned states a size between the header's own and `max_packet_size`.
+"""
+
+from __future__ import annotations
+
+import operator
+import struct
+from typing import TYPE_CHECKING, NamedTuple
+
+from gamenet import errors
+from gamenet.layout import BOOK_HEADER, HeaderLayout
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+_STRUCT_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+class PacketHeader(NamedTuple):
+    """A header as read: `packet_size` is the whole packet in bytes, whatever the wire counts."""
+
+    packet_id: int
+    packet_size: int
+    sequence: int
+
+
+class HeaderCodec:
+    """Parses and encodes headers of one layout under one `max_packet_size` (bytes of the whole packet).
+
+    Immutable, so any thread may use it. `ValueError` if `max_packet_size` is below the header or above what the
+    layout's size field can state.
+    """
+
+    __slots__ = ("_bias", "_fields", "_struct", "header_size", "layout", "max_packet_size")
+
+    def __init__(self, layout: HeaderLayout = BOOK_HEADER, max_packet_size: int = 8192) -> None:
+        if not layout.header_size <= max_packet_size <= layout.max_packet_size:
+            raise errors.number_does_not_fit(
+                "max_packet_size", max_packet_size, layout.header_size, layout.max_packet_size
+            )
+        self.layout = layout
+        self.header_size = layout.header_size
+        self.max_packet_size = max_packet_size
+        self._bias = layout.size_bias
+        self._fields = [(f.name, *layout.offset_of(f.name), f.byte_order, f.max_value) for f in layout.fields]
+        self._struct = _as_struct(layout)
+
+    def parse(self, data: ReadableBuffer, offset: int = 0) -> PacketHeader:
+        """The header at `data[offset:]`.
+
+        `ValueError` if there are not enough bytes, `InvalidPacketError` if the size it states is below the header
+        or above `max_packet_size`.
+        """
+        held = len(memoryview(data).cast("B"))
+        if not 0 <= offset <= held - self.header_size:
+            raise errors.header_does_not_fit(max(0, held - max(0, offset)), self.header_size)
+        return self.read(data, offset)
+
+    def read(self, data: ReadableBuffer, offset: int) -> PacketHeader:
+        """As `parse`, for a caller that knows the bytes are there."""
+        if self._struct is not None:
+            packet_id, packet_size, sequence = self._struct.unpack_from(data, offset)
+        else:
+            found = {"sequence": 0}
+            for name, start, end, byte_order, _ in self._fields:
+                found[name] = int.from_bytes(memoryview(data)[offset + start : offset + end], byte_order)
+            packet_id, packet_size, sequence = found["packet_id"], found["packet_size"], found["sequence"]
+        packet_size += self._bias
+        if packet_size < self.header_size:
+            raise errors.packet_size_too_small(packet_size, self.header_size)
+        if packet_size > self.max_packet_size:
+            raise errors.packet_size_too_large(packet_size, self.max_packet_size)
+        return PacketHeader(packet_id, packet_size, sequence)
+
+    def encode(self, packet_id: int, body_size: int, sequence: int = 0) -> bytes:
+        """The header of a packet with `body_size` bytes behind it.
+
+        `ValueError` if a number does not fit its field or the packet is above `max_packet_size`. A layout without
+        a sequence field takes only 0.
+        """
+        packet_size = body_size + self.header_size
+        if body_size < 0 or packet_size > self.max_packet_size:
+            raise errors.packet_does_not_fit(packet_size, self.max_packet_size)
+        values = {
+            "packet_id": operator.index(packet_id),
+            "packet_size": packet_size - self._bias,
+            "sequence": operator.index(sequence),
+        }
+        encoded = b""
+        for name, _, _, byte_order, max_value in self._fields:
+            value = values.pop(name)
+            if not 0 <= value <= max_value:
+                raise errors.number_does_not_fit(name, value, 0, max_value)
+            encoded += value.to_bytes((max_value.bit_length() + 7) // 8, byte_order)
+        if values.get("sequence", 0):
+            raise errors.number_does_not_fit("sequence", values["sequence"], 0, 0)
+        return encoded
+
+
+def _as_struct(layout: HeaderLayout) -> struct.Struct | None:
+    """One `struct` for layouts that have the book's three fields, in its order, in widths that `struct` knows."""
+    names = [field.name for field in layout.fields]
+    orders = {field.byte_order for field in layout.fields}
+    codes = [_STRUCT_CODES.get(field.width, "") for field in layout.fields]
+    if names != ["packet_id", "packet_size", "sequence"] or len(orders) > 1 or "" in codes:
+        return None
+    return struct.Struct(("<" if orders == {"little"} else ">") + "".join(codes))

@@ -1,0 +1,40 @@
+"""The ledger: what went in, what became of it, what went out. Plain counters, never reset.
+
+What stays true between two chunks: bytes_in = bytes_dispatched + bytes_rejected + bytes_discarded + what the
+sessions still buffer.
+"""
+
+
+class Ledger:
+    """Counters of one server or client. Written by the streams, read by `stats()`."""
+
+    __slots__ = (
+        "bytes_discarded",
+        "bytes_dispatched",
+        "bytes_in",
+        "bytes_out",
+        "bytes_rejected",
+        "handler_errors",
+        "packets_discarded",
+        "packets_dispatched",
+        "packets_out",
+        "rejected_invalid",
+        "rejected_short",
+        "rejected_unknown",
+        "sends_refused",
+    )
+
+    def __init__(self) -> None:
+        self.bytes_in = 0
+        self.bytes_dispatched = 0
+        self.bytes_rejected = 0
+        self.bytes_discarded = 0
+        self.bytes_out = 0
+        self.packets_dispatched = 0
+        self.packets_discarded = 0
+        self.packets_out = 0
+        self.rejected_unknown = 0
+        self.rejected_short = 0
+        self.rejected_invalid = 0
+        self.handler_errors = 0
+        self.sends_refused = 0

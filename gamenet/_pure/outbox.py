@@ -1,0 +1,69 @@
+"""What a session sends, gathered until the end of the loop's turn so that it leaves in one system call.
+
+What stays true: bytes are copied when they are handed in, so a caller may change its own at once; an empty outbox
+holds no memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gamenet._pure.header import HeaderCodec
+from gamenet._pure.packet import RawPacket
+from gamenet._pure.pool import PoolAllocator
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class Outbox:
+    """Appends packets, and hands them out as few large chunks. The pool backs the compiled twin's blocks."""
+
+    __slots__ = ("_chunk", "_codec", "_pool")
+
+    def __init__(self, codec: HeaderCodec | None = None, pool: PoolAllocator | None = None) -> None:
+        self._codec = HeaderCodec() if codec is None else codec
+        self._pool = PoolAllocator(self._codec.max_packet_size) if pool is None else pool
+        self._chunk = bytearray()
+
+    @property
+    def codec(self) -> HeaderCodec:
+        """How headers are written, and the largest packet."""
+        return self._codec
+
+    @property
+    def size(self) -> int:
+        """Bytes waiting to be taken."""
+        return len(self._chunk)
+
+    def append(self, packet_id: int, body: ReadableBuffer = b"", sequence: int = 0) -> int:
+        """Add one packet; returns its size with the header. `ValueError` if a number or the body does not fit."""
+        held = memoryview(body).cast("B")
+        header = self._codec.encode(packet_id, len(held), sequence)
+        self._chunk += header
+        self._chunk += held
+        return len(header) + len(held)
+
+    def append_packet(self, packet: RawPacket) -> int:
+        """Add `packet` with its own id, body and sequence number; returns its size with the header."""
+        with packet.view() as body:
+            return self.append(packet.packet_id, body, packet.sequence)
+
+    def append_frame(self, frame: bytes) -> int:
+        """Add bytes that are whole packets already, as `frame()` made them; returns their number."""
+        self._chunk += frame
+        return len(frame)
+
+    def take(self) -> list[bytes]:
+        """Everything gathered so far, in order, as chunks to write; the outbox is empty afterwards."""
+        if not self._chunk:
+            return []
+        taken = [bytes(self._chunk)]
+        self._chunk = bytearray()
+        return taken
+
+    def clear(self) -> int:
+        """Drop what was gathered; returns how many bytes that was."""
+        dropped = len(self._chunk)
+        self._chunk = bytearray()
+        return dropped

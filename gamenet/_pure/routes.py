@@ -1,0 +1,66 @@
+"""From a packet id to what handles it.
+
+What stays true: a route is never changed, only replaced, so the one that runs is not touched by a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gamenet._pure.packet import RawPacket, as_number
+
+
+class Route:
+    """Where packets of one id go: `handler(session, packet)`, and the packet class it is given.
+
+    Bodies shorter than `min_body_size` bytes never reach the handler.
+    """
+
+    __slots__ = ("handler", "min_body_size", "packet_type")
+
+    def __init__(
+        self, handler: Callable[..., Any], packet_type: type[RawPacket] = RawPacket, min_body_size: int = 0
+    ) -> None:
+        if not callable(handler):
+            raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
+        if not issubclass(packet_type, RawPacket):
+            raise TypeError(f"a packet class must derive from RawPacket, got {packet_type.__name__}")
+        self.handler = handler
+        self.packet_type = packet_type
+        self.min_body_size = as_number("min_body_size", min_body_size)
+
+
+class RouteTable:
+    """The routes of one server. `default` takes packets of any other id; None rejects them."""
+
+    __slots__ = ("_routes", "default")
+
+    def __init__(self) -> None:
+        self._routes: dict[int, Route] = {}
+        self.default: Route | None = None
+
+    def set(self, packet_id: int, route: Route) -> None:
+        """Register or replace; a packet being handled right now keeps the old one."""
+        if not isinstance(route, Route):
+            raise TypeError(f"route must be a Route, got {type(route).__name__}")
+        self._routes[as_number("packet_id", packet_id)] = route
+
+    def remove(self, packet_id: int) -> None:
+        """`KeyError` if the id has no route."""
+        del self._routes[packet_id]
+
+    def get(self, packet_id: int) -> Route | None:
+        """The id's own route, without the default."""
+        return self._routes.get(packet_id)
+
+    def find(self, packet_id: int) -> Route | None:
+        """The id's route or the default."""
+        return self._routes.get(packet_id, self.default)
+
+    def ids(self) -> list[int]:
+        """The ids that have a route, in ascending order."""
+        return sorted(self._routes)
+
+    def __len__(self) -> int:
+        return len(self._routes)

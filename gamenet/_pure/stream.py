@@ -1,0 +1,338 @@
+"""The hot path of a session: chunks in, handlers called, packets gathered, one write per turn of the loop.
+
+What stays true: packets are handled in the order they came, one at a time; once `is_open` is false nothing is
+dispatched or sent. A stream belongs to the thread that called `attach()`; sending from another raises.
+Everything rare is a hook (`on_...`) that the session overrides.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from gamenet import errors
+from gamenet._pure.buffer import PacketBuffer
+from gamenet._pure.header import HeaderCodec
+from gamenet._pure.ledger import Ledger
+from gamenet._pure.outbox import Outbox
+from gamenet._pure.packet import RawPacket, cut_packet
+from gamenet._pure.pool import PoolAllocator
+from gamenet._pure.routes import Route, RouteTable
+
+if TYPE_CHECKING:
+    from asyncio import WriteTransport
+
+    from _typeshed import ReadableBuffer
+
+FLUSH_SIZE = 65536
+"""An outbox above this many bytes does not wait for the end of the turn."""
+
+
+class FlushQueue:
+    """The streams that sent something in this turn; `call_soon(callback)` brings the turn's end."""
+
+    __slots__ = ("_call_soon", "_streams")
+
+    def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
+        self._call_soon = call_soon
+        self._streams: list[Stream] = []
+
+    def add(self, stream: Stream) -> None:
+        """Have `stream` flushed at the end of the turn."""
+        if not self._streams:
+            self._call_soon(self.flush)
+        self._streams.append(stream)
+
+    def flush(self) -> None:
+        """Flush every stream that was added."""
+        streams, self._streams = self._streams, []
+        for stream in streams:
+            stream.flush()
+
+
+class Stream:
+    """One connection's packets, both ways; the base class of `Session`.
+
+    `clock()` gives seconds; `last_received` is its value at the latest chunk. Up to `max_write_buffer` bytes may
+    wait while the transport's own queue is full, then `on_overflow()` is called. `max_read_buffer` bytes may wait
+    while a handler is suspended, then `on_read_full()` is called.
+    """
+
+    __slots__ = ("_clock", "_flush_queue", "_in_flush_queue", "_inbox", "_is_pumping", "_ledger", "_max_read_buffer",
+                 "_max_write_buffer", "_outbox", "_routes", "_thread", "_transport", "is_open", "is_suspended",
+                 "is_write_paused", "last_received")  # fmt: skip
+
+    _transport: WriteTransport | None
+
+    def __init__(
+        self,
+        codec: HeaderCodec,
+        pool: PoolAllocator,
+        routes: RouteTable,
+        ledger: Ledger,
+        flush_queue: FlushQueue,
+        clock: Callable[[], float],
+        max_read_buffer: int = 65536,
+        max_write_buffer: int = 1048576,
+    ) -> None:
+        self._inbox = PacketBuffer(codec, pool)
+        self._outbox = Outbox(codec, pool)
+        self._routes = routes
+        self._ledger = ledger
+        self._flush_queue = flush_queue
+        self._clock = clock
+        self._max_read_buffer = max_read_buffer
+        self._max_write_buffer = max_write_buffer
+        self._transport = None
+        self._thread = 0
+        self._in_flush_queue = False
+        self._is_pumping = False
+        self.is_open = False
+        self.is_suspended = False
+        self.is_write_paused = False
+        self.last_received = 0.0
+
+    # -- life
+
+    def attach(self, transport: WriteTransport) -> None:
+        """Start: packets are dispatched and sent from now on, in this thread."""
+        self._transport = transport
+        self._thread = threading.get_ident()
+        self.last_received = self._clock()
+        self.is_open = True
+
+    def shut(self) -> None:
+        """Dispatch and accept nothing more, and discard what arrived; what was sent before still leaves."""
+        self.is_open = False
+        if not self._is_pumping:
+            self._discard()
+
+    def detach(self) -> None:
+        """The connection is gone: drop the transport and everything that waits."""
+        self.shut()
+        self._transport = None
+        self._outbox.clear()
+
+    @property
+    def inbox_size(self) -> int:
+        """Bytes that arrived and wait: part of a packet, or everything behind a suspended handler."""
+        return self._inbox.buffered
+
+    @property
+    def outbox_size(self) -> int:
+        """Bytes that were sent by handlers and not yet given to the transport."""
+        return self._outbox.size
+
+    # -- in
+
+    def data_received(self, chunk: bytes) -> None:
+        """Called by the loop with what arrived."""
+        self.last_received = self._clock()
+        self._ledger.bytes_in += len(chunk)
+        self._inbox.feed(chunk)
+        self._pump()
+        if self.is_suspended and self._inbox.buffered >= self._max_read_buffer:
+            self.on_read_full()
+
+    def suspend(self) -> None:
+        """Dispatch nothing until `resume()`; arriving bytes wait."""
+        self.is_suspended = True
+
+    def resume(self) -> None:
+        """Go on with the packets that waited."""
+        self.is_suspended = False
+        self._pump()
+
+    def _pump(self) -> None:
+        if self._is_pumping:
+            return
+        self._is_pumping = True
+        try:
+            while self.is_open and not self.is_suspended and self._inbox._advance():
+                self._dispatch()
+        except errors.InvalidPacketError as error:
+            self._ledger.rejected_invalid += 1
+            self.is_open = False
+            self.on_violation(error)
+        finally:
+            self._is_pumping = False
+            if not self.is_open:
+                self._discard()
+
+    def _dispatch(self) -> None:
+        header, ledger = self._inbox._header, self._ledger
+        route = self._routes.find(header.packet_id)
+        if route is None:
+            ledger.rejected_unknown += 1
+            ledger.bytes_rejected += header.packet_size
+            self.on_rejected(header.packet_id, self._inbox._end - self._inbox._start, None)
+        elif self._inbox._end - self._inbox._start < route.min_body_size:
+            ledger.rejected_short += 1
+            ledger.bytes_rejected += header.packet_size
+            self.on_rejected(header.packet_id, self._inbox._end - self._inbox._start, route)
+        else:
+            ledger.packets_dispatched += 1
+            ledger.bytes_dispatched += header.packet_size
+            self._call(route)
+
+    def _call(self, route: Route) -> None:
+        inbox = self._inbox
+        header = inbox._header
+        packet = cut_packet(
+            route.packet_type, header.packet_id, header.sequence, inbox._source, inbox._start, inbox._end
+        )
+        try:
+            result = route.handler(self, packet)
+        except Exception as error:
+            self._ledger.handler_errors += 1
+            self.on_handler_error(header.packet_id, error)
+        else:
+            if result is not None and result is not True and result is not False:
+                self.on_result(header.packet_id, result)
+
+    def _discard(self) -> None:
+        ledger = self._ledger
+        try:
+            while self._inbox._advance():
+                ledger.packets_discarded += 1
+                ledger.bytes_discarded += self._inbox._header.packet_size
+        except errors.InvalidPacketError:
+            ledger.packets_discarded += 1
+        ledger.bytes_discarded += self._inbox.clear()
+
+    # -- out
+
+    def send(self, packet: RawPacket | int, body: ReadableBuffer = b"", sequence: int | None = None) -> bool:
+        """Send a packet, or `body` under a packet id; True if it was taken, False if the session is closed.
+
+        The bytes are copied now and leave at the end of the loop's turn. `sequence` (default: the packet's own, or
+        0) goes into the header. `ValueError` if a number or the body does not fit, `WrongThreadError` from a thread
+        that does not own the session.
+        """
+        self._check_thread()
+        if isinstance(packet, RawPacket):
+            if body != b"":
+                raise TypeError("a packet brings its own body")
+            packet_id, body = packet.packet_id, packet.view()
+            sequence = packet.sequence if sequence is None else sequence
+        else:
+            packet_id, sequence = packet, 0 if sequence is None else sequence
+        if not self.is_open:
+            self._ledger.sends_refused += 1
+            return False
+        self._outbox.append(packet_id, body, sequence)
+        self._sent()
+        return True
+
+    def reply(self, request: RawPacket, response: RawPacket | None = None) -> bool:
+        """Answer under the request's sequence number: with `response`, or with the request's own id and body."""
+        if not isinstance(request, RawPacket):
+            raise errors.wrong_type("request", "a packet", request)
+        if response is None:
+            return self.send(request, sequence=request.sequence)
+        if not isinstance(response, RawPacket):
+            raise errors.wrong_type("response", "a packet", response)
+        return self.send(response, sequence=request.sequence)
+
+    def send_frame(self, frame: bytes) -> bool:
+        """Send bytes that are whole packets already; otherwise as `send`."""
+        self._check_thread()
+        return self._send_frame(frame)
+
+    def _send_frame(self, frame: bytes) -> bool:
+        if not self.is_open:
+            self._ledger.sends_refused += 1
+            return False
+        self._outbox.append_frame(frame)
+        self._sent()
+        return True
+
+    def _sent(self) -> None:
+        self._ledger.packets_out += 1
+        waiting = self._outbox.size
+        if waiting > FLUSH_SIZE and not self.is_write_paused:
+            self.flush()
+        elif waiting > self._max_write_buffer:
+            self.on_overflow()
+        elif not self._in_flush_queue:
+            self._in_flush_queue = True
+            self._flush_queue.add(self)
+
+    def _check_thread(self) -> None:
+        caller = threading.get_ident()
+        if caller != self._thread and self._thread:
+            raise errors.wrong_thread(self._thread, caller)
+
+    def flush(self) -> None:
+        """Give what was gathered to the transport, unless it asked to wait."""
+        self._in_flush_queue = False
+        if not self.is_write_paused:
+            self._write_out()
+
+    def drain_to_transport(self) -> None:
+        """Give everything to the transport, even if it asked to wait: the last step before closing it."""
+        self._write_out()
+
+    def _write_out(self) -> None:
+        if self._transport is None:
+            return
+        chunks = self._outbox.take()
+        if not chunks:
+            return
+        self._ledger.bytes_out += sum(map(len, chunks))
+        try:
+            if len(chunks) == 1:
+                self._transport.write(chunks[0])
+            else:
+                self._transport.writelines(chunks)
+        except Exception as error:
+            self.on_write_error(error)
+        else:
+            if len(chunks) > 1:
+                self.on_written_lines()
+
+    def pause_writing(self) -> None:
+        """Called by the transport when its queue is above the high watermark."""
+        self.is_write_paused = True
+
+    def resume_writing(self) -> None:
+        """Called by the transport when its queue is below the low watermark again."""
+        self.is_write_paused = False
+        self.flush()
+
+    # -- hooks
+
+    def on_violation(self, error: errors.InvalidPacketError) -> None:
+        """The peer's bytes are no packets; `is_open` is false already."""
+
+    def on_rejected(self, packet_id: int, body_size: int, route: Route | None) -> None:
+        """A packet was refused: nobody handles its id (`route` is None), or its body is too short for `route`."""
+
+    def on_handler_error(self, packet_id: int, error: Exception) -> None:
+        """A handler raised."""
+
+    def on_result(self, packet_id: int, result: Any) -> None:
+        """A handler returned something, probably a coroutine."""
+
+    def on_read_full(self) -> None:
+        """`max_read_buffer` bytes wait behind a suspended handler."""
+
+    def on_overflow(self) -> None:
+        """More than `max_write_buffer` bytes wait for a peer that does not read."""
+
+    def on_write_error(self, error: Exception) -> None:
+        """The transport refused a write."""
+
+    def on_written_lines(self) -> None:
+        """`writelines()` was used; some CPython releases then do not call `pause_writing()`."""
+
+
+def broadcast(streams: Iterable[Stream], frame: bytes, exclude: Stream | None = None) -> int:
+    """Send `frame`, made once, to every stream but `exclude`; returns how many took it."""
+    taken = 0
+    for stream in streams:
+        if stream is not exclude:
+            stream._check_thread()
+            taken += stream._send_frame(frame)
+    return taken

@@ -1,0 +1,138 @@
+"""What can go wrong, as data: error codes, the exception tree, and why a session ended.
+
+Imports nothing of gamenet. Every text that names a number is made here, so that the pure and the compiled
+twin cannot say the same thing in two ways.
+"""
+
+import logging
+from enum import IntEnum, StrEnum
+
+
+class ErrorCode(IntEnum):
+    """Codes a server tells its clients, numbered as in the book (9.3.1). `level` is how loud a log line is."""
+
+    SUCCESS = 0
+    NETWORK_ERROR = 1000
+    INVALID_PACKET = 1001
+    SESSION_NOT_FOUND = 1002
+    AUTHENTICATION_FAILED = 1003
+    DATABASE_ERROR = 1004
+    MEMORY_ALLOCATION_FAILED = 1005
+
+    @property
+    def level(self) -> int:
+        """The `logging` level of this code."""
+        return _LEVELS[self]
+
+
+_LEVELS = {
+    ErrorCode.SUCCESS: logging.DEBUG,
+    ErrorCode.NETWORK_ERROR: logging.ERROR,
+    ErrorCode.INVALID_PACKET: logging.WARNING,
+    ErrorCode.SESSION_NOT_FOUND: logging.INFO,
+    ErrorCode.AUTHENTICATION_FAILED: logging.WARNING,
+    ErrorCode.DATABASE_ERROR: logging.ERROR,
+    ErrorCode.MEMORY_ALLOCATION_FAILED: logging.CRITICAL,
+}
+
+
+class CloseReason(StrEnum):
+    """Why a session ended. Each session ends with exactly one; `server.stats()["closed"]` counts them."""
+
+    PEER_CLOSED = "peer_closed"
+    """The peer ended the connection in order (FIN, or TLS close_notify)."""
+    NETWORK_ERROR = "network_error"
+    """The connection broke: a reset, an unreachable network, an error of the socket."""
+    CLOSED = "closed"
+    """Our side called `close()` and gave no other reason."""
+    IDLE_TIMEOUT = "idle_timeout"
+    """Nothing arrived for `idle_timeout` seconds."""
+    INVALID_PACKET = "invalid_packet"
+    """A header that cannot be true; where the next packet starts is unknown."""
+    UNKNOWN_PACKET = "unknown_packet"
+    """A packet id without a handler, under `unknown_packets="close"`."""
+    HANDLER_ERROR = "handler_error"
+    """A handler raised, under `handler_errors="close"`."""
+    SLOW_RECEIVER = "slow_receiver"
+    """More than `max_write_buffer` bytes waited for a peer that did not read them."""
+    SERVER_STOPPED = "server_stopped"
+    """The server stopped."""
+    SERVER_FULL = "server_full"
+    """The server already held `max_sessions`."""
+
+
+class GameNetError(Exception):
+    """The root of everything gamenet raises by itself. `code` is what a client may be told."""
+
+    code = ErrorCode.NETWORK_ERROR
+
+
+class InvalidPacketError(GameNetError):
+    """The peer sent bytes that no packet starts with. The stream cannot be read any further."""
+
+    code = ErrorCode.INVALID_PACKET
+
+
+class SessionClosedError(GameNetError):
+    """The session or client is closed: there is nothing left to wait for."""
+
+    code = ErrorCode.SESSION_NOT_FOUND
+
+
+class AuthenticationError(GameNetError):
+    """The peer's credentials were refused."""
+
+    code = ErrorCode.AUTHENTICATION_FAILED
+
+
+class PoolExhaustedError(GameNetError):
+    """A pool with `when_empty="raise"` has every block out."""
+
+    code = ErrorCode.MEMORY_ALLOCATION_FAILED
+
+
+class WrongThreadError(GameNetError, RuntimeError):
+    """A session was used from a thread that does not run its event loop."""
+
+
+def packet_size_too_small(packet_size: int, header_size: int) -> InvalidPacketError:
+    return InvalidPacketError(f"packet_size {packet_size} is below the {header_size}-byte header")
+
+
+def packet_size_too_large(packet_size: int, max_packet_size: int) -> InvalidPacketError:
+    return InvalidPacketError(f"packet_size {packet_size} is above the limit of {max_packet_size} bytes")
+
+
+def packet_does_not_fit(packet_size: int, max_packet_size: int) -> ValueError:
+    return ValueError(f"a packet of {packet_size} bytes does not fit, limit {max_packet_size}")
+
+
+def header_does_not_fit(held: int, header_size: int) -> ValueError:
+    return ValueError(f"{held} bytes do not hold a {header_size}-byte header")
+
+
+def number_does_not_fit(name: str, value: object, lowest: float, highest: float) -> ValueError:
+    return ValueError(f"{name} {value} is outside {lowest} to {highest}")
+
+
+def text_does_not_fit(name: str, held: int, size: int) -> ValueError:
+    return ValueError(f"{name} takes {size} bytes, got {held}")
+
+
+def text_has_nul(name: str, index: int) -> ValueError:
+    return ValueError(f"{name} has a NUL at byte {index}; a char[] ends there")
+
+
+def body_too_short(name: str, held: int, size: int) -> ValueError:
+    return ValueError(f"{name} needs a body of {size} bytes, got {held}")
+
+
+def wrong_type(name: str, wanted: str, value: object) -> TypeError:
+    return TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+
+
+def wrong_thread(owner: int, caller: int) -> WrongThreadError:
+    return WrongThreadError(
+        f"this session belongs to thread {owner} and was used from thread {caller}; "
+        "hand the call over with loop.call_soon_threadsafe()"
+    )

@@ -1,0 +1,40 @@
+"""Build the extensions. Everything else about the package stands in pyproject.toml."""
+
+import os
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+DEBUG = os.environ.get("GAMENET_DEBUG") == "1"
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": DEBUG,
+    "initializedcheck": DEBUG,
+    "nonecheck": DEBUG,
+    "cdivision": True,
+}
+
+
+class BuildExtensions(build_ext):
+    def build_extensions(self):
+        if self.compiler.compiler_type == "msvc":
+            for extension in self.extensions:
+                extension.extra_compile_args = ["/std:c11", "/utf-8"]
+        super().build_extensions()
+
+
+def extensions():
+    if os.environ.get("GAMENET_NO_EXTENSIONS") == "1":
+        return []
+    from Cython.Build import cythonize
+
+    sources = sorted(Path("gamenet").rglob("*.pyx"))
+    modules = [Extension(".".join(pyx.with_suffix("").parts), [pyx.as_posix()]) for pyx in sources]
+    for module in modules:
+        module.define_macros = [("GAMENET_DEBUG", "1")] if DEBUG else []
+    return cythonize(modules, build_dir="build/cython", compiler_directives=DIRECTIVES, emit_linenums=DEBUG)
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtensions})
