@@ -1,1 +1,86 @@
+"""gamenet: sessions, packets and zero-copy framing for online game servers.
+
+The public names. Everything below imports downwards: errors and layout; the twins; packets, dispatch, timeouts;
+sessions; server and client; the command line.
+"""
+
+from gamenet._core import (
+    Block,
+    HeaderCodec,
+    PacketBuffer,
+    PacketHeader,
+    PoolAllocator,
+    RawPacket,
+    backend,
+)
+from gamenet.client import Client, connect
+from gamenet.dispatch import DispatchTable
+from gamenet.errors import (
+    AuthenticationError,
+    CloseReason,
+    ErrorCode,
+    GameNetError,
+    InvalidPacketError,
+    PoolExhaustedError,
+    SessionClosedError,
+    WrongThreadError,
+)
+from gamenet.fields import char, f32, f64, i8, i16, i32, i64, raw, u8, u16, u32, u64
+from gamenet.layout import BOOK_HEADER, HeaderField, HeaderLayout
+from gamenet.limits import Limits
+from gamenet.manager import Room, SessionGroup, SessionManager
+from gamenet.packets import Packet
+from gamenet.run import run, serve
+from gamenet.server import Server
+from gamenet.session import Session
+from gamenet.timeouts import Deadline, TimeoutManager
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "BOOK_HEADER",
+    "AuthenticationError",
+    "Block",
+    "Client",
+    "CloseReason",
+    "Deadline",
+    "DispatchTable",
+    "ErrorCode",
+    "GameNetError",
+    "HeaderCodec",
+    "HeaderField",
+    "HeaderLayout",
+    "InvalidPacketError",
+    "Limits",
+    "Packet",
+    "PacketBuffer",
+    "PacketHeader",
+    "PoolAllocator",
+    "PoolExhaustedError",
+    "RawPacket",
+    "Room",
+    "Server",
+    "Session",
+    "SessionClosedError",
+    "SessionGroup",
+    "SessionManager",
+    "TimeoutManager",
+    "WrongThreadError",
+    "__version__",
+    "backend",
+    "char",
+    "connect",
+    "f32",
+    "f64",
+    "i8",
+    "i16",
+    "i32",
+    "i64",
+    "raw",
+    "run",
+    "serve",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+]

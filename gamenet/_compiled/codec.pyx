@@ -205,21 +205,28 @@ cdef object read_float(const uint8_t* data, Py_ssize_t size, bint swaps):
 
 
 cdef object read_integer(const uint8_t* data, bint is_signed, Py_ssize_t size, bint swaps):
-    cdef uint8_t narrow
+    cdef uint8_t narrow = data[0]
     cdef uint16_t short
     cdef uint32_t word
     cdef uint64_t number
     if size == 1:
-        narrow = data[0]
-        return <int8_t>narrow if is_signed else narrow
+        if is_signed:
+            return <int8_t>narrow
+        return narrow
     if size == 2:
         copy_bytes(<uint8_t*>&short, data, 2, swaps)
-        return <int16_t>short if is_signed else short
+        if is_signed:
+            return <int16_t>short
+        return short
     if size == 4:
         copy_bytes(<uint8_t*>&word, data, 4, swaps)
-        return <int32_t>word if is_signed else word
+        if is_signed:
+            return <int32_t>word
+        return word
     copy_bytes(<uint8_t*>&number, data, 8, swaps)
-    return <int64_t>number if is_signed else number
+    if is_signed:
+        return <int64_t>number
+    return number
 
 
 cdef void write_integer(uint8_t* out, uint64_t number, Py_ssize_t size, bint swaps) noexcept:

@@ -50,7 +50,6 @@ cdef void write_number(uint8_t* out, FieldSpec field, uint64_t value) noexcept:
 
 
 cdef FieldSpec field_spec(object layout, str name) except *:
-    cdef FieldSpec spec
     if name not in [field.name for field in layout.fields]:
         return FieldSpec(0, 0, False, 0)
     field = layout.field(name)

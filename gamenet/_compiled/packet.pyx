@@ -116,7 +116,7 @@ cdef class RawPacket:
 
     cdef int move_out(self) except -1:
         """Copy the body, so that the chunk it came in is not kept because of it."""
-        cdef object held = self.source  # until the bytes are copied
+        cdef object _held = self.source  # until the bytes are copied
         cdef const uint8_t* data = self.data
         memcpy(self.own(self.size), data, self.size)
         return 0

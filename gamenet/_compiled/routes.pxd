@@ -11,7 +11,7 @@ cdef enum:
 
 cdef class Route:
     cdef readonly object handler
-    cdef readonly type packet_type
+    cdef readonly object packet_type  # RawPacket or a class derived from it
     cdef readonly Py_ssize_t min_body_size
     cdef RawPacket spare  # a packet object nobody else refers to, for the next packet; or None
 

@@ -63,14 +63,14 @@ cdef class RouteTable:
         cdef uint64_t number = as_number("packet_id", packet_id)
         if not isinstance(route, Route):
             raise TypeError(f"route must be a Route, got {type(route).__name__}")
-        old = self.routes.get(number)  # lives until the mirror no longer shows it
+        _old = self.routes.get(number)  # lives until the mirror no longer shows it
         self.mirror(number, <PyObject*>route)
         self.routes[number] = route
 
     def remove(self, packet_id):
         """`KeyError` if the id has no route."""
         number = operator.index(packet_id)
-        old = self.routes[number]  # lives until the mirror no longer shows it
+        _old = self.routes[number]  # lives until the mirror no longer shows it
         self.mirror(number, NULL)
         del self.routes[number]
 

@@ -42,6 +42,6 @@ cdef class Stream:
     cdef bint send_body(self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence) except -1
     cdef bint send_bytes(self, bytes frame) except -1
     cdef int sent(self) except -1
-    cdef inline int check_thread(self) except -1
+    cdef inline int require_thread(self) except -1
     cdef int flush_now(self) except -1
     cdef int write_out(self) except -1

@@ -6,6 +6,8 @@ dispatched or sent. Everything rare is a hook (`on_...`) that the session overri
 Locking rule: a stream belongs to the thread that called `attach()`; sending from another raises.
 """
 
+import sys
+
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
@@ -33,6 +35,12 @@ cdef enum:
 
 FLUSH_SIZE = FLUSH_LIMIT
 """An outbox above this many bytes does not wait for the end of the turn."""
+
+WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
+"""Before 3.12 `writelines()` joins anyway; 3.12.0-3.12.8 and 3.13.0-3.13.1 never call `pause_writing()` from it
+(CVE-2024-12254)."""
+
+cdef bint JOINS = WRITELINES_IS_BROKEN
 
 
 cdef class FlushQueue:
@@ -235,7 +243,7 @@ cdef class Stream:
         cdef RawPacket held
         cdef uint64_t id_number
         cdef uint64_t sequence_number = 0
-        self.check_thread()
+        self.require_thread()
         if sequence is not None:
             sequence_number = as_number("sequence", sequence)
         if isinstance(packet, RawPacket):
@@ -263,13 +271,13 @@ cdef class Stream:
             raise errors.wrong_type("request", "a packet", request)
         if response is not None and not isinstance(response, RawPacket):
             raise errors.wrong_type("response", "a packet", response)
-        self.check_thread()
+        self.require_thread()
         answer = <RawPacket>(request if response is None else response)
         return self.send_body(answer.id, answer.data, answer.size, (<RawPacket>request).number)
 
     def send_frame(self, bytes frame not None):
         """Send bytes that are whole packets already; otherwise as `send`."""
-        self.check_thread()
+        self.require_thread()
         return self.send_bytes(frame)
 
     cdef bint send_body(self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence) except -1:
@@ -300,7 +308,11 @@ cdef class Stream:
             self.flush_queue.push(self)
         return 0
 
-    cdef inline int check_thread(self) except -1:
+    def check_thread(self):
+        """`WrongThreadError` unless this is the thread of `attach()`."""
+        self.require_thread()
+
+    cdef inline int require_thread(self) except -1:
         cdef unsigned long caller = PyThread_get_thread_ident()
         if caller != self.thread and self.thread:
             raise errors.wrong_thread(self.thread, caller)
@@ -330,12 +342,12 @@ cdef class Stream:
         try:
             if len(chunks) == 1:
                 self.write(chunks[0])
-                return 0
-            self.transport.writelines(chunks)
+            elif JOINS:
+                self.write(b"".join(chunks))
+            else:
+                self.transport.writelines(chunks)
         except Exception as error:
             self.on_write_error(error)
-        else:
-            self.on_written_lines()
         return 0
 
     def pause_writing(self):
@@ -370,9 +382,6 @@ cdef class Stream:
     def on_write_error(self, error):
         """The transport refused a write."""
 
-    def on_written_lines(self):
-        """`writelines()` was used; some CPython releases then do not call `pause_writing()`."""
-
 
 def broadcast(streams, bytes frame not None, exclude=None):
     """Send `frame`, made once, to every stream but `exclude`; returns how many took it."""
@@ -380,6 +389,6 @@ def broadcast(streams, bytes frame not None, exclude=None):
     cdef Py_ssize_t taken = 0
     for stream in streams:
         if stream is not exclude:
-            stream.check_thread()
+            stream.require_thread()
             taken += stream.send_bytes(frame)
     return taken

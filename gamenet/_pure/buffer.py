@@ -29,8 +29,21 @@ class PacketBuffer:
     `max_packet_size`.
     """
 
-    __slots__ = ("_broken", "_chunk", "_codec", "_pending", "_pool", "_position", "_tail", "_tail_header", "_tail_size",
-                 "_end", "_header", "_source", "_start")  # fmt: skip
+    __slots__ = (
+        "_broken",
+        "_chunk",
+        "_codec",
+        "_end",
+        "_header",
+        "_pending",
+        "_pool",
+        "_position",
+        "_source",
+        "_start",
+        "_tail",
+        "_tail_header",
+        "_tail_size",
+    )
 
     def __init__(self, codec: HeaderCodec | None = None, pool: PoolAllocator | None = None) -> None:
         self._codec = HeaderCodec() if codec is None else codec

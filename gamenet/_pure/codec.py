@@ -24,7 +24,7 @@ class Field:
     for raw bytes; `offset` and `size` are bytes. A `secret` field never shows in a repr.
     """
 
-    __slots__ = ("byte_order", "code", "default", "name", "offset", "required", "secret", "size", "_struct")
+    __slots__ = ("_struct", "byte_order", "code", "default", "name", "offset", "required", "secret", "size")
 
     def __init__(
         self,

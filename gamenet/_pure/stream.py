@@ -7,6 +7,7 @@ Everything rare is a hook (`on_...`) that the session overrides.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 FLUSH_SIZE = 65536
 """An outbox above this many bytes does not wait for the end of the turn."""
+
+WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
+"""Before 3.12 `writelines()` joins anyway; 3.12.0-3.12.8 and 3.13.0-3.13.1 never call `pause_writing()` from it
+(CVE-2024-12254)."""
 
 
 class FlushQueue:
@@ -61,7 +66,7 @@ class Stream:
 
     __slots__ = ("_clock", "_flush_queue", "_in_flush_queue", "_inbox", "_is_pumping", "_ledger", "_max_read_buffer",
                  "_max_write_buffer", "_outbox", "_routes", "_thread", "_transport", "is_open", "is_suspended",
-                 "is_write_paused", "last_received")  # fmt: skip
+                 "is_write_paused", "last_received")
 
     _transport: WriteTransport | None
 
@@ -210,7 +215,7 @@ class Stream:
         0) goes into the header. `ValueError` if a number or the body does not fit, `WrongThreadError` from a thread
         that does not own the session.
         """
-        self._check_thread()
+        self.check_thread()
         if isinstance(packet, RawPacket):
             if body != b"":
                 raise TypeError("a packet brings its own body")
@@ -237,7 +242,7 @@ class Stream:
 
     def send_frame(self, frame: bytes) -> bool:
         """Send bytes that are whole packets already; otherwise as `send`."""
-        self._check_thread()
+        self.check_thread()
         return self._send_frame(frame)
 
     def _send_frame(self, frame: bytes) -> bool:
@@ -259,7 +264,8 @@ class Stream:
             self._in_flush_queue = True
             self._flush_queue.add(self)
 
-    def _check_thread(self) -> None:
+    def check_thread(self) -> None:
+        """`WrongThreadError` unless this is the thread of `attach()`."""
         caller = threading.get_ident()
         if caller != self._thread and self._thread:
             raise errors.wrong_thread(self._thread, caller)
@@ -284,13 +290,12 @@ class Stream:
         try:
             if len(chunks) == 1:
                 self._transport.write(chunks[0])
+            elif WRITELINES_IS_BROKEN:
+                self._transport.write(b"".join(chunks))
             else:
                 self._transport.writelines(chunks)
         except Exception as error:
             self.on_write_error(error)
-        else:
-            if len(chunks) > 1:
-                self.on_written_lines()
 
     def pause_writing(self) -> None:
         """Called by the transport when its queue is above the high watermark."""
@@ -324,15 +329,11 @@ class Stream:
     def on_write_error(self, error: Exception) -> None:
         """The transport refused a write."""
 
-    def on_written_lines(self) -> None:
-        """`writelines()` was used; some CPython releases then do not call `pause_writing()`."""
-
-
 def broadcast(streams: Iterable[Stream], frame: bytes, exclude: Stream | None = None) -> int:
     """Send `frame`, made once, to every stream but `exclude`; returns how many took it."""
     taken = 0
     for stream in streams:
         if stream is not exclude:
-            stream._check_thread()
+            stream.check_thread()
             taken += stream._send_frame(frame)
     return taken

@@ -1,0 +1,196 @@
+"""The other end: one connection to a server, for bots, tests and tools.
+
+What stays true: an answer reaches the request with its sequence number, every other packet the iteration, each
+packet once; when the connection ends, nobody waits for it any longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl as ssl_module
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from gamenet._core import HeaderCodec, Ledger, PoolAllocator, RawPacket
+from gamenet.dispatch import DispatchTable
+from gamenet.errors import CloseReason, SessionClosedError
+from gamenet.layout import BOOK_HEADER, HeaderLayout
+from gamenet.limits import Limits
+from gamenet.packets import Packet
+from gamenet.session import Session, SessionContext
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+logger = logging.getLogger("gamenet.client")
+
+_ORDERLY = frozenset((CloseReason.PEER_CLOSED, CloseReason.CLOSED))
+
+
+class Client:
+    """One connection, made by `gamenet.connect()`.
+
+    `async for packet in client` gives what arrives, as instances of the packet classes that `connect` was told of;
+    it ends when the connection does, and raises `SessionClosedError` if that was not in order. Up to `max_queued`
+    packets wait for it, then the connection is not read any further.
+    """
+
+    def __init__(self, limits: Limits, layout: HeaderLayout, packets: Iterable[type[Packet]], max_queued: int) -> None:
+        if max_queued < 1:
+            raise ValueError(f"max_queued {max_queued} is below 1")
+        self.dispatch = DispatchTable()
+        self.dispatch.set_default(self._received)
+        for packet in packets:
+            self.dispatch.register(packet, self._received)
+        loop = asyncio.get_running_loop()
+        codec = HeaderCodec(layout, limits.max_packet_size)
+        pool = PoolAllocator(limits.max_packet_size)
+        self._ledger = Ledger()
+        self._context = SessionContext(
+            self, loop, limits, codec, pool, self.dispatch.routes, self._ledger, logger, "reject", "continue"
+        )
+        self.session = Session(self._context)
+        self._loop = loop
+        self._max_queued = max_queued
+        self._queue: deque[RawPacket] = deque()
+        self._reader: asyncio.Future[None] | None = None
+        self._requests: dict[int, asyncio.Future[RawPacket]] = {}
+        self._sequence = 0
+        names = [field.name for field in layout.fields]
+        self._max_sequence = layout.field("sequence").max_value if "sequence" in names else 0
+        self._closed = loop.create_future()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether packets can be sent."""
+        return self.session.is_open
+
+    @property
+    def close_reason(self) -> str | None:
+        """Why the connection ended; None while it lives."""
+        return self.session.close_reason
+
+    def send(self, packet: RawPacket | int, body: ReadableBuffer = b"", sequence: int | None = None) -> bool:
+        """Send a packet; arguments, result and errors as in `Session.send`."""
+        return self.session.send(packet, body, sequence)
+
+    async def request(self, packet: RawPacket | int, body: ReadableBuffer = b"", *, timeout: float = 5.0) -> Any:
+        """Send a packet under a new sequence number and wait for the packet that comes back with it.
+
+        `TimeoutError` after `timeout` seconds, `SessionClosedError` if the connection ends before, `ValueError` if
+        the layout has no sequence number.
+        """
+        sequence = self._next_sequence()
+        answer: asyncio.Future[RawPacket] = self._loop.create_future()
+        if not self.send(packet, body, sequence):
+            raise SessionClosedError(f"the connection has ended: {self.close_reason}")
+        self._requests[sequence] = answer
+        try:
+            async with asyncio.timeout(timeout):
+                return await answer
+        except TimeoutError:
+            raise TimeoutError(f"no answer to sequence {sequence} within {timeout} s") from None
+        finally:
+            self._requests.pop(sequence, None)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        while not self._queue:
+            if self._closed.done():
+                if self.close_reason in _ORDERLY:
+                    raise StopAsyncIteration
+                raise SessionClosedError(f"the connection has ended: {self.close_reason}")
+            if self._reader is not None:
+                raise RuntimeError("somebody else waits for this client's next packet already")
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        packet = self._queue.popleft()
+        if self.session.is_suspended and len(self._queue) <= self._max_queued // 2:
+            self.session.resume_reading()
+        return packet
+
+    async def close(self) -> None:
+        """End the connection in order and wait until it is gone."""
+        self.session.close()
+        await self.wait_closed()
+
+    async def wait_closed(self) -> str:
+        """Wait until the connection has ended; returns the reason."""
+        await asyncio.shield(self._closed)
+        return str(self.close_reason)
+
+    # -- told by the session
+
+    def session_opened(self, session: Session) -> None:
+        """Called when the connection was made."""
+
+    def session_closed(self, session: Session, reason: str) -> None:
+        """Called when the connection is gone."""
+        if not self._closed.done():
+            self._closed.set_result(None)
+        for answer in self._requests.values():
+            if not answer.done():
+                answer.set_exception(SessionClosedError(f"the connection has ended: {reason}"))
+        self._wake_reader()
+
+    def _received(self, session: Session, packet: RawPacket) -> None:
+        answer = self._requests.pop(packet.sequence, None)
+        if answer is not None:
+            if not answer.done():
+                answer.set_result(packet)
+            return
+        self._queue.append(packet)
+        if len(self._queue) >= self._max_queued:
+            session.suspend()
+        self._wake_reader()
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _next_sequence(self) -> int:
+        if not self._max_sequence:
+            raise ValueError("this layout has no sequence number: an answer cannot be told from other packets")
+        while True:
+            self._sequence = self._sequence % self._max_sequence + 1  # 0 is for packets that answer nothing
+            if self._sequence not in self._requests:
+                return self._sequence
+
+
+@asynccontextmanager
+async def connect(
+    host: str,
+    port: int,
+    *,
+    packets: Iterable[type[Packet]] = (),
+    layout: HeaderLayout = BOOK_HEADER,
+    ssl: ssl_module.SSLContext | None = None,
+    connect_timeout: float = 10.0,
+    max_queued: int = 1024,
+    **limits: Any,
+) -> AsyncIterator[Client]:
+    """Connect to a server: `async with gamenet.connect(host, port) as client`.
+
+    `packets` are the classes that arriving packets are made of; others come as `RawPacket`. `ssl` asks for TLS.
+    Further keywords are fields of `gamenet.Limits`; a client has no `idle_timeout` unless it is given one.
+    `OSError` if the server cannot be reached, `TimeoutError` after `connect_timeout` seconds.
+    """
+    limits.setdefault("idle_timeout", None)
+    client = Client(Limits(**limits), layout, packets, max_queued)
+    try:
+        async with asyncio.timeout(connect_timeout):
+            await asyncio.get_running_loop().create_connection(lambda: client.session, host, port, ssl=ssl)
+    except TimeoutError:
+        raise TimeoutError(f"no connection to {host} port {port} within {connect_timeout} s") from None
+    try:
+        yield client
+    finally:
+        await client.close()

@@ -1,0 +1,147 @@
+"""Groups of sessions: everybody, and rooms.
+
+What stays true: a group holds only sessions that are not closed; members stand in an array, so a broadcast walks
+memory in order and joining or leaving is one swap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from gamenet import errors
+from gamenet._core import HeaderCodec, RawPacket, broadcast
+from gamenet.session import Session
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class SessionGroup:
+    """Sessions, set-like: `in`, `len()`, iteration (over those who are members when it starts), broadcast."""
+
+    def __init__(self, codec: HeaderCodec) -> None:
+        self._codec = codec
+        self._members: list[Session] = []
+        self._places: dict[Session, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def __contains__(self, session: object) -> bool:
+        return session in self._places
+
+    def __iter__(self) -> Iterator[Session]:
+        return iter(self._members.copy())
+
+    def add(self, session: Session) -> bool:
+        """Add a session; True if it is a member now, False if it is closed already. Adding twice does nothing."""
+        if session.is_closed:
+            return False
+        if session not in self._places:
+            self._places[session] = len(self._members)
+            self._members.append(session)
+        return True
+
+    def discard(self, session: Session) -> bool:
+        """Remove a session; True if it was a member."""
+        place = self._places.pop(session, None)
+        if place is None:
+            return False
+        last = self._members.pop()
+        if last is not session:
+            self._members[place] = last
+            self._places[last] = place
+        return True
+
+    def broadcast(
+        self,
+        packet: RawPacket | int,
+        body: ReadableBuffer = b"",
+        sequence: int | None = None,
+        *,
+        exclude: Session | None = None,
+    ) -> int:
+        """Send one packet to every member but `exclude`; returns how many took it. It is encoded once.
+
+        Arguments and errors as in `Session.send`.
+        """
+        return broadcast(self._members, encode_frame(self._codec, packet, body, sequence), exclude)
+
+
+class Room(SessionGroup):
+    """A named group. Sessions leave their rooms by themselves when they close."""
+
+    def __init__(self, codec: HeaderCodec, name: str) -> None:
+        super().__init__(codec)
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<Room {self.name!r} of {len(self)}>"
+
+    def add(self, session: Session) -> bool:
+        """Let a session in; True if it is a member now, False if it is closed already."""
+        added = super().add(session)
+        if added:
+            session.rooms.add(self)
+        return added
+
+    def discard(self, session: Session) -> bool:
+        """Let a session out; True if it was a member."""
+        session.rooms.discard(self)
+        return super().discard(session)
+
+
+class SessionManager(SessionGroup):
+    """Every session of a server, and its rooms. The server adds and removes them by itself."""
+
+    def __init__(self, codec: HeaderCodec) -> None:
+        super().__init__(codec)
+        self._by_id: dict[int, Session] = {}
+        self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
+
+    def get(self, session_id: int) -> Session | None:
+        """The session with this id, or None if it is not connected any more."""
+        return self._by_id.get(session_id)
+
+    def room(self, name: str) -> Room:
+        """The room of this name; made on first use, gone when nobody is in it and nobody refers to it."""
+        room = self._rooms.get(name)
+        if room is None:
+            room = self._rooms[name] = Room(self._codec, name)
+        return room
+
+    def rooms(self) -> list[Room]:
+        """The rooms that exist now."""
+        return list(self._rooms.values())
+
+    def add(self, session: Session) -> bool:
+        """Called by the server when a session opened."""
+        added = super().add(session)
+        if added:
+            self._by_id[session.id] = session
+        return added
+
+    def discard(self, session: Session) -> bool:
+        """Called by the server when a session closed: it leaves every room too."""
+        for room in list(session.rooms):
+            room.discard(session)
+        self._by_id.pop(session.id, None)
+        return super().discard(session)
+
+
+def encode_frame(
+    codec: HeaderCodec, packet: RawPacket | int, body: ReadableBuffer = b"", sequence: int | None = None
+) -> bytes:
+    """A whole packet as bytes; arguments as in `Session.send`."""
+    if isinstance(packet, RawPacket):
+        if body != b"":
+            raise TypeError("a packet brings its own body")
+        packet_id, body = packet.packet_id, packet.body
+        sequence = packet.sequence if sequence is None else sequence
+    elif isinstance(packet, int):
+        packet_id, body = packet, bytes(memoryview(body))
+    else:
+        raise errors.wrong_type("packet", "a packet or a packet id", packet)
+    return codec.encode(packet_id, len(body), sequence or 0) + body

@@ -1,0 +1,119 @@
+"""Running a server as a program: the event loop, the signals, and an end without a traceback.
+
+What stays true: the first Ctrl+C or SIGTERM drains and stops, a second one does not wait; both end with the caller
+going on normally, as if the server had been asked to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import logging
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal
+
+from gamenet.server import Server
+
+logger = logging.getLogger("gamenet")
+
+LoopName = Literal["auto", "asyncio", "uvloop", "winloop"]
+
+# Windows has no SIGTERM from outside; Ctrl+Break is what a service manager sends there
+STOP_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)
+]
+
+
+def run(
+    server: Server,
+    host: str | None = "127.0.0.1",
+    port: int = 9000,
+    *,
+    loop: LoopName = "auto",
+    on_ready: Callable[[], Any] | None = None,
+) -> None:
+    """Serve until Ctrl+C or SIGTERM, then drain for `close_timeout` seconds and return.
+
+    `loop="auto"` takes winloop (Windows) or uvloop (elsewhere) when it is installed, else asyncio's own.
+    `on_ready()` is called once the server listens. Call it from the main thread: signals reach no other.
+    `OSError` if the address cannot be had, `ModuleNotFoundError` if the named loop is not installed.
+    """
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+        runner.run(serve(server, host, port, on_ready=on_ready))
+
+
+async def serve(
+    server: Server, host: str | None = "127.0.0.1", port: int = 9000, *, on_ready: Callable[[], Any] | None = None
+) -> None:
+    """As `run`, inside a loop that runs already."""
+    stop = StopRequest(asyncio.get_running_loop())
+    with stop.on_signals():
+        await server.start(host, port)
+        try:
+            for address in server.addresses:
+                logger.info("listening on %s port %s", address[0], address[1])
+            if on_ready is not None:
+                on_ready()
+            await stop.wait()
+        finally:
+            await _stop(server, stop)
+
+
+async def _stop(server: Server, stop: StopRequest) -> None:
+    """Drain; a second request cuts that short."""
+    draining = asyncio.ensure_future(server.stop())
+    again = asyncio.ensure_future(stop.wait(times=2))
+    await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
+    for session in server.sessions:
+        session.abort("server_stopped")
+    again.cancel()
+    await draining
+
+
+class StopRequest:
+    """Counts how often the process was asked to end, and wakes who waits for it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._asked = 0
+        self._changed = asyncio.Event()
+
+    async def wait(self, times: int = 1) -> None:
+        """Until it was asked `times` times."""
+        while self._asked < times:
+            self._changed.clear()
+            await self._changed.wait()
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Take the stop signals while this lasts."""
+        # signal.signal() and not loop.add_signal_handler(): Windows has only this one, and asyncio drops a signal's
+        # byte when call_soon_threadsafe() filled its wake-up socket, while a Python handler is always run
+        before = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._asked += 1
+        self._loop.call_soon_threadsafe(self._changed.set)
+
+
+def loop_factory(name: LoopName = "auto") -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the event loop called `name`."""
+    if name == "auto":
+        fast: LoopName = "winloop" if sys.platform == "win32" else "uvloop"
+        name = fast if importlib.util.find_spec(fast) else "asyncio"
+    if name == "asyncio":
+        return asyncio.new_event_loop
+    if name not in ("uvloop", "winloop"):
+        raise ValueError(f"loop is {name!r}, not 'auto', 'asyncio', 'uvloop' or 'winloop'")
+    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(name).new_event_loop
+    return factory

@@ -1,0 +1,243 @@
+"""The server: listens, gives every connection a session, counts everything, and stops without losing a reply.
+
+What stays true: a session is in `sessions` exactly from its `opened` to its `closed`; the ledger balances.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl as ssl_module
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
+
+from gamenet._core import HeaderCodec, Ledger, PoolAllocator
+from gamenet.dispatch import DispatchTable, HandlerT
+from gamenet.errors import CloseReason
+from gamenet.layout import BOOK_HEADER, HeaderLayout
+from gamenet.limits import Limits
+from gamenet.manager import SessionManager
+from gamenet.packets import Packet
+from gamenet.session import Session, SessionContext
+
+logger = logging.getLogger("gamenet")
+
+OpenedT = TypeVar("OpenedT", bound=Callable[[Session], Any])
+ClosedT = TypeVar("ClosedT", bound=Callable[[Session, str], Any])
+
+BACKLOG = 1024
+"""Connections the system may hold for us before we accept them; a login wave after a restart needs room."""
+
+
+class Server:
+    """A packet server.
+
+    `layout` is the header, `ssl` a server-side `ssl.SSLContext` for TLS. `unknown_packets`: `"reject"` counts and
+    goes on, `"close"` ends the session; `handler_errors`: `"continue"` or `"close"` likewise. All further keywords
+    are the fields of `gamenet.Limits`. `ValueError`, naming it, for a limit out of range.
+    """
+
+    def __init__(
+        self,
+        *,
+        layout: HeaderLayout = BOOK_HEADER,
+        ssl: ssl_module.SSLContext | None = None,
+        unknown_packets: Literal["reject", "close"] = "reject",
+        handler_errors: Literal["continue", "close"] = "continue",
+        **limits: Any,
+    ) -> None:
+        if unknown_packets not in ("reject", "close"):
+            raise ValueError(f"unknown_packets is {unknown_packets!r}, not 'reject' or 'close'")
+        if handler_errors not in ("continue", "close"):
+            raise ValueError(f"handler_errors is {handler_errors!r}, not 'continue' or 'close'")
+        self.limits = Limits(**limits)
+        self.layout = layout
+        self.ssl = ssl
+        self.unknown_packets: Literal["reject", "close"] = unknown_packets
+        self.handler_errors: Literal["continue", "close"] = handler_errors
+        self.dispatch = DispatchTable()
+        self._codec = HeaderCodec(layout, self.limits.max_packet_size)
+        self._pool = PoolAllocator(self.limits.max_packet_size, max_blocks=self.limits.max_sessions)
+        self._ledger = Ledger()
+        self.sessions = SessionManager(self._codec)
+        self._opened_hooks: list[Callable[[Session], Any]] = []
+        self._closed_hooks: list[Callable[[Session, str], Any]] = []
+        self._context: SessionContext | None = None
+        self._listener: asyncio.Server | None = None
+        self._closing: set[Session] = set()  # refused ones: never in `sessions`, but to be waited for
+        self._all_closed: asyncio.Event | None = None
+        self._accepted = 0
+        self._refused: Counter[str] = Counter()
+        self._closed: Counter[str] = Counter()
+
+    # -- what the user registers
+
+    def on(self, packet: type[Packet] | int) -> Callable[[HandlerT], HandlerT]:
+        """Decorator: `handler(session, packet)`, a function or `async def`, for a packet class or a packet id."""
+        return self.dispatch.on(packet)
+
+    def on_opened(self, hook: OpenedT) -> OpenedT:
+        """Decorator: `hook(session)` is called when a session has opened, before its first packet."""
+        self._opened_hooks.append(hook)
+        return hook
+
+    def on_closed(self, hook: ClosedT) -> ClosedT:
+        """Decorator: `hook(session, reason)` is called once when a session has closed and left every room."""
+        self._closed_hooks.append(hook)
+        return hook
+
+    # -- running
+
+    async def start(self, host: str | None = "127.0.0.1", port: int = 0) -> None:
+        """Listen on `host` (None: all addresses) and `port` (0: one the system chooses; see `port`).
+
+        `OSError` if the address cannot be had, `RuntimeError` if the server is running.
+        """
+        if self._listener is not None:
+            raise RuntimeError(f"this server listens on port {self.port} already")
+        loop = asyncio.get_running_loop()
+        context = SessionContext(
+            self,
+            loop,
+            self.limits,
+            self._codec,
+            self._pool,
+            self.dispatch.routes,
+            self._ledger,
+            logger,
+            self.unknown_packets,
+            self.handler_errors,
+        )
+        self._listener = await loop.create_server(
+            lambda: Session(context), host, port, ssl=self.ssl, backlog=BACKLOG
+        )
+        self._context = context
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether new connections are accepted."""
+        return self._listener is not None
+
+    @property
+    def addresses(self) -> list[Any]:
+        """The addresses it listens on, as `socket.getsockname()` gives them; empty while it does not."""
+        return [] if self._listener is None else [listening.getsockname() for listening in self._listener.sockets]
+
+    @property
+    def port(self) -> int:
+        """The port it listens on. `RuntimeError` while it does not."""
+        if not self.addresses:
+            raise RuntimeError("this server does not listen; call start() first")
+        return int(self.addresses[0][1])
+
+    async def stop(self, timeout: float | None = None) -> None:
+        """Stop: accept nobody, let every session's output leave for `timeout` seconds (default: `close_timeout`),
+        abort the rest, and return when the last one is closed. Does nothing if it is not running.
+        """
+        listener, self._listener = self._listener, None
+        if listener is None:
+            return
+        listener.close()
+        for session in self.sessions:
+            session.close(CloseReason.SERVER_STOPPED)
+        if not await self._wait_closed(self.limits.close_timeout if timeout is None else timeout):
+            for session in [*self.sessions, *self._closing]:
+                session.abort(CloseReason.SERVER_STOPPED)
+            await self._wait_closed(None)
+        # only now: since 3.12 this waits for the connections too
+        await listener.wait_closed()
+        self._context = None
+
+    async def __aenter__(self) -> Server:
+        """`async with Server(...) as server` listens on a free port of 127.0.0.1, unless `start()` was called."""
+        if self._listener is None:
+            await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _wait_closed(self, timeout: float | None) -> bool:
+        """Wait until no session is left; False if some are after `timeout` seconds."""
+        if not self.sessions and not self._closing:
+            return True
+        self._all_closed = asyncio.Event()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._all_closed.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._all_closed = None
+        return True
+
+    # -- told by sessions
+
+    def session_opened(self, session: Session) -> None:
+        """Called by a session whose connection was made."""
+        if self._listener is None and self._context is not None:
+            return self._refuse(session, CloseReason.SERVER_STOPPED)
+        if len(self.sessions) >= self.limits.max_sessions:
+            return self._refuse(session, CloseReason.SERVER_FULL)
+        self._accepted += 1
+        self.sessions.add(session)
+        for hook in self._opened_hooks:
+            self._call(hook, session)
+
+    def session_closed(self, session: Session, reason: str) -> None:
+        """Called by a session whose connection is gone."""
+        if session in self._closing:
+            self._closing.discard(session)
+        else:
+            self.sessions.discard(session)
+            self._closed[reason] += 1
+            for hook in self._closed_hooks:
+                self._call(hook, session, reason)
+        if self._all_closed is not None and not self.sessions and not self._closing:
+            self._all_closed.set()
+
+    def _refuse(self, session: Session, reason: CloseReason) -> None:
+        self._refused[reason] += 1
+        self._closing.add(session)
+        session.abort(reason)
+
+    def _call(self, hook: Callable[..., Any], session: Session, *values: object) -> None:
+        try:
+            hook(session, *values)
+        except Exception:
+            self._ledger.handler_errors += 1
+            logger.exception("session %d: %s raised", session.id, getattr(hook, "__qualname__", hook))
+
+    # -- the ledger
+
+    def stats(self) -> dict[str, Any]:
+        """The ledger, as a plain dict of its own.
+
+        Between two turns of the loop `bytes_in == bytes_dispatched + bytes_rejected + bytes_discarded +
+        bytes_buffered`. Counts are since the server was made; `sessions`, `bytes_buffered` and `pool` are of now.
+        """
+        ledger = self._ledger
+        return {
+            "sessions": len(self.sessions),
+            "accepted": self._accepted,
+            "refused": dict(self._refused),
+            "closed": dict(self._closed),
+            "packets_dispatched": ledger.packets_dispatched,
+            "packets_discarded": ledger.packets_discarded,
+            "packets_out": ledger.packets_out,
+            "rejected": {
+                "unknown": ledger.rejected_unknown,
+                "short": ledger.rejected_short,
+                "invalid": ledger.rejected_invalid,
+            },
+            "handler_errors": ledger.handler_errors,
+            "sends_refused": ledger.sends_refused,
+            "bytes_in": ledger.bytes_in,
+            "bytes_dispatched": ledger.bytes_dispatched,
+            "bytes_rejected": ledger.bytes_rejected,
+            "bytes_discarded": ledger.bytes_discarded,
+            "bytes_buffered": sum(session.inbox_size for session in [*self.sessions, *self._closing]),
+            "bytes_out": ledger.bytes_out,
+            "pool": self._pool.stats(),
+        }
