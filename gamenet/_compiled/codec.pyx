@@ -284,6 +284,9 @@ cdef class TypedPacket(RawPacket):
         RawPacket.__init__(packet, cls._id, body, sequence)
         return packet
 
+    def __reduce__(self):
+        return type(self).unpack, (self.body, self.number)
+
     def __repr__(self):
         cdef Field field
         shown = ", ".join([

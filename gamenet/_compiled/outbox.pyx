@@ -43,7 +43,7 @@ cdef class Outbox:
         return self.append_body(packet.id, packet.data, packet.size, packet.number)
 
     def append_frame(self, bytes frame not None):
-        """Add bytes that are whole packets already, as `frame()` made them; returns their number."""
+        """Add bytes that are whole packets already; returns their number."""
         return self.append_bytes(frame)
 
     def take(self):

@@ -96,6 +96,9 @@ cdef class RawPacket:
         that = <RawPacket>other
         return self.id == that.id and self.size == that.size and memcmp(self.data, that.data, self.size) == 0
 
+    def __reduce__(self):
+        return type(self), (self.id, self.body, self.number)
+
     def __repr__(self):
         return f"{type(self).__name__}(packet_id={self.id}, body_size={self.size}, sequence={self.number})"
 

@@ -132,7 +132,7 @@ class PacketBuffer:
         left = len(self._chunk) - self._position
         header_size = self._codec.header_size
         if left >= header_size:
-            header = self._codec.read(self._chunk, self._position)
+            header = self._codec._read(self._chunk, self._position)
             if header.packet_size <= left:
                 self._lend(header, self._chunk, self._position)
                 self._position += header.packet_size
@@ -150,7 +150,7 @@ class PacketBuffer:
             if self._tail_size < header_size:
                 return False
             with tail.view() as view:
-                self._tail_header = self._codec.read(view, 0)
+                self._tail_header = self._codec._read(view, 0)
         header = self._tail_header
         self._move_to_tail(tail, header.packet_size - self._tail_size)
         if self._tail_size < header.packet_size:

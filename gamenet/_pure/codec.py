@@ -105,7 +105,7 @@ class Field:
         highest = _FLOAT_MAX[self.code]
         try:
             return self._struct.pack(value)
-        except OverflowError:
+        except (OverflowError, struct.error):
             raise errors.number_does_not_fit(self.name, value, -highest, highest) from None
 
     def _encode_text(self, value: object) -> bytes:
@@ -183,6 +183,9 @@ class TypedPacket(RawPacket):
         packet.sequence = sequence
         assert isinstance(packet, TypedPacket)
         return packet
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.unpack, (self.body, self._sequence)
 
     def __repr__(self) -> str:
         shown = ", ".join(

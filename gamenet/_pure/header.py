@@ -5,11 +5,11 @@ What stays true: a header that `parse` returned states a size between the header
 
 from __future__ import annotations
 
-import operator
 import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from gamenet import errors
+from gamenet._pure.packet import as_number
 from gamenet.layout import BOOK_HEADER, HeaderLayout
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class HeaderCodec:
     layout's size field can state.
     """
 
-    __slots__ = ("_bias", "_fields", "_struct", "header_size", "layout", "max_packet_size")
+    __slots__ = ("_bias", "_fields", "_max_id", "_max_sequence", "_struct", "header_size", "layout", "max_packet_size")
 
     def __init__(self, layout: HeaderLayout = BOOK_HEADER, max_packet_size: int = 8192) -> None:
         if not layout.header_size <= max_packet_size <= layout.max_packet_size:
@@ -44,7 +44,10 @@ class HeaderCodec:
         self.header_size = layout.header_size
         self.max_packet_size = max_packet_size
         self._bias = layout.size_bias
-        self._fields = [(f.name, *layout.offset_of(f.name), f.byte_order, f.max_value) for f in layout.fields]
+        self._fields = [(field.name, *layout.offset_of(field.name), field.byte_order) for field in layout.fields]
+        limits = {field.name: field.max_value for field in layout.fields}
+        self._max_id = limits["packet_id"]
+        self._max_sequence = limits.get("sequence", 0)
         self._struct = _as_struct(layout)
 
     def parse(self, data: ReadableBuffer, offset: int = 0) -> PacketHeader:
@@ -56,15 +59,15 @@ class HeaderCodec:
         held = len(memoryview(data).cast("B"))
         if not 0 <= offset <= held - self.header_size:
             raise errors.header_does_not_fit(max(0, held - max(0, offset)), self.header_size)
-        return self.read(data, offset)
+        return self._read(data, offset)
 
-    def read(self, data: ReadableBuffer, offset: int) -> PacketHeader:
+    def _read(self, data: ReadableBuffer, offset: int) -> PacketHeader:
         """As `parse`, for a caller that knows the bytes are there."""
         if self._struct is not None:
             packet_id, packet_size, sequence = self._struct.unpack_from(data, offset)
         else:
             found = {"sequence": 0}
-            for name, start, end, byte_order, _ in self._fields:
+            for name, start, end, byte_order in self._fields:
                 found[name] = int.from_bytes(memoryview(data)[offset + start : offset + end], byte_order)
             packet_id, packet_size, sequence = found["packet_id"], found["packet_size"], found["sequence"]
         packet_size += self._bias
@@ -80,23 +83,18 @@ class HeaderCodec:
         `ValueError` if a number does not fit its field or the packet is above `max_packet_size`. A layout without
         a sequence field takes only 0.
         """
+        id_number, sequence_number = as_number("packet_id", packet_id), as_number("sequence", sequence)
         packet_size = body_size + self.header_size
         if body_size < 0 or packet_size > self.max_packet_size:
             raise errors.packet_does_not_fit(packet_size, self.max_packet_size)
-        values = {
-            "packet_id": operator.index(packet_id),
-            "packet_size": packet_size - self._bias,
-            "sequence": operator.index(sequence),
-        }
-        encoded = b""
-        for name, _, _, byte_order, max_value in self._fields:
-            value = values.pop(name)
-            if not 0 <= value <= max_value:
-                raise errors.number_does_not_fit(name, value, 0, max_value)
-            encoded += value.to_bytes((max_value.bit_length() + 7) // 8, byte_order)
-        if values.get("sequence", 0):
-            raise errors.number_does_not_fit("sequence", values["sequence"], 0, 0)
-        return encoded
+        if id_number > self._max_id:
+            raise errors.number_does_not_fit("packet_id", id_number, 0, self._max_id)
+        if sequence_number > self._max_sequence:
+            raise errors.number_does_not_fit("sequence", sequence_number, 0, self._max_sequence)
+        if self._struct is not None:
+            return self._struct.pack(id_number, packet_size - self._bias, sequence_number)
+        values = {"packet_id": id_number, "packet_size": packet_size - self._bias, "sequence": sequence_number}
+        return b"".join(values[name].to_bytes(end - start, order) for name, start, end, order in self._fields)
 
 
 def _as_struct(layout: HeaderLayout) -> struct.Struct | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gamenet import errors
 from gamenet._pure.header import HeaderCodec
 from gamenet._pure.packet import RawPacket
 from gamenet._pure.pool import PoolAllocator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Outbox:
-    """Appends packets, and hands them out as few large chunks. The pool backs the compiled twin's blocks."""
+    """Appends packets, and hands them out as few large chunks."""
 
     __slots__ = ("_chunk", "_codec", "_pool")
 
@@ -46,11 +47,15 @@ class Outbox:
 
     def append_packet(self, packet: RawPacket) -> int:
         """Add `packet` with its own id, body and sequence number; returns its size with the header."""
+        if not isinstance(packet, RawPacket):
+            raise errors.wrong_type("packet", "a packet", packet)
         with packet.view() as body:
             return self.append(packet.packet_id, body, packet.sequence)
 
     def append_frame(self, frame: bytes) -> int:
-        """Add bytes that are whole packets already, as `frame()` made them; returns their number."""
+        """Add bytes that are whole packets already; returns their number."""
+        if not isinstance(frame, bytes):
+            raise errors.wrong_type("frame", "bytes", frame)
         self._chunk += frame
         return len(frame)
 

@@ -7,7 +7,7 @@ neither a kept packet nor a view of one can dangle or change.
 from __future__ import annotations
 
 import operator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gamenet import errors
 
@@ -83,6 +83,9 @@ class RawPacket:
         if not isinstance(other, RawPacket) or type(self) is not type(other):
             return NotImplemented
         return self._packet_id == other._packet_id and self.body == other.body
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._packet_id, self.body, self._sequence)
 
     def __repr__(self) -> str:
         return (

@@ -329,6 +329,7 @@ class Stream:
     def on_write_error(self, error: Exception) -> None:
         """The transport refused a write."""
 
+
 def broadcast(streams: Iterable[Stream], frame: bytes, exclude: Stream | None = None) -> int:
     """Send `frame`, made once, to every stream but `exclude`; returns how many took it."""
     taken = 0

@@ -1,0 +1,143 @@
+"""Both twins for every test, and an end of every asyncio test that leaves nothing behind."""
+
+import asyncio
+import importlib
+import os
+import random
+import sys
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+
+PURE_ONLY = os.environ.get("GAMENET_PURE") == "1"
+TWINS = ["pure"] if PURE_ONLY else ["pure", "compiled"]
+
+
+def twin_module(name):
+    """`gamenet._pure` or `gamenet._compiled`."""
+    return importlib.import_module(f"gamenet._{name}")
+
+
+_packages = {}
+
+
+def package(name):
+    """The whole package on one twin: a second copy of its modules where the default one is the other twin."""
+    if name not in _packages:
+        ours = {key: module for key, module in sys.modules.items() if key.partition(".")[0] == "gamenet"}
+        before = os.environ.get("GAMENET_PURE")
+        for key in ours:
+            if not key.startswith("gamenet._compiled"):  # an extension is loaded once in a process
+                del sys.modules[key]
+        os.environ["GAMENET_PURE"] = "1" if name == "pure" else "0"
+        try:
+            _packages[name] = importlib.import_module("gamenet")
+        finally:
+            if before is None:
+                del os.environ["GAMENET_PURE"]
+            else:
+                os.environ["GAMENET_PURE"] = before
+            for key in [key for key in sys.modules if key.partition(".")[0] == "gamenet"]:
+                del sys.modules[key]
+            sys.modules.update(ours)
+    assert _packages[name].backend == name
+    return _packages[name]
+
+
+if not PURE_ONLY:
+    _packages["compiled"] = importlib.import_module("gamenet")
+
+
+@pytest.fixture(params=TWINS)
+def core(request):
+    """The classes of one twin, without the layers above."""
+    return twin_module(request.param)
+
+
+@pytest.fixture(params=TWINS)
+def gamenet(request):
+    """The package on one twin."""
+    return package(request.param)
+
+
+@pytest.fixture
+def rng(request):
+    """Randomness whose seed is in the test's output when it fails; GAMENET_SEED repeats it."""
+    seed = int(os.environ.get("GAMENET_SEED") or random.SystemRandom().randrange(1 << 32))
+    print(f"GAMENET_SEED={seed}")
+    return random.Random(seed)
+
+
+class Net:
+    """Servers and clients of one test. When it ends, everything they used must be given back."""
+
+    def __init__(self, gamenet, stack):
+        self.gamenet = gamenet
+        self.stack = stack
+        self.servers = []
+        self.contexts = []
+
+    async def server(self, start=True, **options):
+        server = self.gamenet.Server(**options)
+        self.servers.append(server)
+        if start:
+            await self.start(server)
+        return server
+
+    async def start(self, server):
+        await server.start("127.0.0.1", 0)
+        self.contexts.append(server._context)
+        self.stack.push_async_callback(server.stop)
+
+    async def connect(self, server, **options):
+        """A gamenet client of `server`."""
+        connecting = self.gamenet.connect("127.0.0.1", server.port, **options)
+        return await self.stack.enter_async_context(connecting)
+
+    async def open(self, server):
+        """A plain stream of bytes to `server`: (reader, writer)."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        self.stack.callback(writer.close)
+        return reader, writer
+
+
+@pytest_asyncio.fixture
+async def net(gamenet):
+    loop = asyncio.get_running_loop()
+    complaints = []
+    loop.set_exception_handler(lambda loop, context: complaints.append(context))
+    tasks_before = asyncio.all_tasks()
+    async with AsyncExitStack() as stack:
+        net = Net(gamenet, stack)
+        yield net
+    for _ in range(3):
+        await asyncio.sleep(0.01)
+    assert complaints == []
+    assert asyncio.all_tasks() - tasks_before <= {asyncio.current_task()}
+    for server in net.servers:
+        stats = server.stats()
+        assert stats["sessions"] == 0
+        assert stats["pool"]["outstanding"] == 0
+        assert_balanced(stats)
+    assert [len(context.timer) for context in net.contexts] == [0] * len(net.contexts)
+
+
+def assert_balanced(stats):
+    """The ledger's promise: every byte that came in is accounted for."""
+    accounted = (
+        stats["bytes_dispatched"] + stats["bytes_rejected"] + stats["bytes_discarded"] + stats["bytes_buffered"]
+    )
+    assert stats["bytes_in"] == accounted, stats
+
+
+async def until(condition, seconds=10.0):
+    """Wait until `condition()` is true; fail after `seconds`."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+@pytest.fixture(name="until")
+def until_fixture():
+    return until
