@@ -159,8 +159,8 @@ class Session(Stream, asyncio.Protocol):
 
     # -- called by the loop
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    # uvloop's transports have every method of asyncio.Transport, but do not derive from it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         limits = self._context.limits
         self._socket_transport = transport
         self.peername = transport.get_extra_info("peername")

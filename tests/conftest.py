@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib
+import importlib.util
 import os
 import random
 import sys
@@ -67,6 +68,15 @@ def rng(request):
     seed = int(os.environ.get("GAMENET_SEED") or random.SystemRandom().randrange(1 << 32))
     print(f"GAMENET_SEED={seed}")
     return random.Random(seed)
+
+
+def pytest_asyncio_loop_factories(config, item):
+    """Every asyncio test runs on each loop that is installed."""
+    fast = [name for name in ("uvloop", "winloop") if importlib.util.find_spec(name)]
+    return {
+        "asyncio": asyncio.new_event_loop,
+        **{name: importlib.import_module(name).new_event_loop for name in fast},
+    }
 
 
 class Net:

@@ -3,6 +3,7 @@
 import os
 import random
 import struct
+from functools import partial
 
 import pytest
 
@@ -208,13 +209,11 @@ def test_values_and_errors(seed):
     for _ in range(ROUNDS):
         code, size = rng.choice([*fields, ("t", 6), ("s", 5)])
         order, value = rng.choice(["little", "big"]), rng.choice(numbers)
-        pure, compiled = (
-            outcome(lambda twin=twin: twin.Field("x", code, 0, size, order).encode(value)) for twin in twins()
-        )
+        field = ("x", code, 0, size, order)
+        pure, compiled = (outcome(partial(twin.Field(*field).encode, value)) for twin in twins())
         assert pure == compiled, (code, value)
-        codecs = [twin.HeaderCodec() for twin in twins()]
         body_size = rng.choice([0, 5, -1, 8184, 8185])
-        pure, compiled = (outcome(lambda codec=codec: codec.encode(value, body_size, 3)) for codec in codecs)
+        pure, compiled = (outcome(partial(twin.HeaderCodec().encode, value, body_size, 3)) for twin in twins())
         assert pure == compiled, value
 
 

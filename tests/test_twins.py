@@ -57,7 +57,7 @@ def test_same_parameters(name):
 def parameters(function):
     """The names of a function's parameters; Cython puts them into the docstring's first line."""
     try:
-        return [name for name in inspect.signature(function).parameters]
+        return list(inspect.signature(function).parameters)
     except ValueError:
         first_line = (function.__doc__ or "").partition("\n")[0]
         inside = re.fullmatch(r"[\w.]+\((.*)\)", first_line)

@@ -1,0 +1,151 @@
+"""The client, on both twins."""
+
+import asyncio
+
+import pytest
+
+
+@pytest.fixture
+def move(gamenet):
+    class Move(gamenet.Packet, id=1003):
+        player_id: gamenet.u32
+        x: gamenet.f32
+        y: gamenet.f32
+
+    return Move
+
+
+async def echo_server(net, **options):
+    server = await net.server(**options)
+    server.on(1)(lambda session, packet: session.reply(packet))
+    return server
+
+
+async def test_packets_come_as_their_classes(net, move):
+    server = await net.server()
+    server.on(move)(lambda session, packet: server.sessions.broadcast(packet))
+    server.on(9)(lambda session, packet: session.send(9, packet.body))
+    client = await net.connect(server, packets=[move])
+    client.send(move(1, 2.0, 3.0))
+    client.send(9, b"raw")
+    packets = aiter(client)
+    first, second = await anext(packets), await anext(packets)
+    assert (type(first), first.fields) == (move, {"player_id": 1, "x": 2.0, "y": 3.0})
+    assert (type(second).__name__, second.body) == ("RawPacket", b"raw")
+
+
+async def test_requests_find_their_answers_among_other_packets(net):
+    server = await net.server()
+
+    @server.on(1)
+    async def handler(session, packet):
+        session.send(2, b"noise")
+        await asyncio.sleep(0.001 * (packet.body[0] % 3))
+        session.reply(packet)
+
+    client = await net.connect(server)
+    answers = await asyncio.gather(*(client.request(1, bytes([n])) for n in range(50)))
+    assert [answer.body for answer in answers] == [bytes([n]) for n in range(50)]
+    packets = aiter(client)
+    assert [(await anext(packets)).body for _ in range(50)] == [b"noise"] * 50
+
+
+async def test_a_request_that_nobody_answers(net):
+    server = await net.server()
+    server.on(1)(lambda session, packet: None)
+    client = await net.connect(server)
+    with pytest.raises(TimeoutError, match=r"no answer to sequence 1 within 0.05 s"):
+        await client.request(1, timeout=0.05)
+
+
+async def test_requests_end_with_the_connection(net):
+    server = await net.server()
+    server.on(1)(lambda session, packet: session.close())
+    client = await net.connect(server)
+    with pytest.raises(net.gamenet.SessionClosedError, match="the connection has ended: peer_closed"):
+        await client.request(1)
+    with pytest.raises(net.gamenet.SessionClosedError):
+        await client.request(1)
+    assert (client.is_connected, client.close_reason) == (False, "peer_closed")
+    assert not client.send(1)
+
+
+async def test_the_iteration_ends_with_the_connection(net):
+    server = await net.server()
+
+    @server.on(1)
+    def handler(session, packet):
+        for n in range(5):
+            session.send(2, bytes([n]))
+        session.close()
+
+    client = await net.connect(server)
+    client.send(1)
+    assert [packet.body[0] async for packet in client] == [0, 1, 2, 3, 4]
+    assert [packet async for packet in client] == []
+
+
+async def test_a_broken_connection_is_not_a_quiet_end(net):
+    server = await net.server()
+    server.on(1)(lambda session, packet: session.send_frame(bytes(8)))
+    client = await net.connect(server)
+    client.send(1)
+    with pytest.raises(net.gamenet.SessionClosedError, match="invalid_packet"):
+        await anext(aiter(client))
+
+
+async def test_packets_that_nobody_takes_hold_up_the_connection_and_are_not_lost(net, until):
+    server = await net.server(max_write_buffer=100_000_000)
+
+    @server.on(1)
+    def handler(session, packet):
+        for n in range(5000):
+            session.send(2, bytes(200), n)
+
+    client = await net.connect(server, max_queued=10)
+    client.send(1)
+    await until(lambda: client.session.is_suspended)
+    await asyncio.sleep(0.02)
+    assert len(client._queue) == 10
+    packets = aiter(client)
+    assert [(await anext(packets)).sequence for _ in range(5000)] == list(range(5000))
+
+
+async def test_two_readers_are_refused(net):
+    client = await net.connect(await net.server())
+    first = asyncio.ensure_future(anext(aiter(client)))
+    await asyncio.sleep(0)
+    with pytest.raises(RuntimeError, match="somebody else waits"):
+        await anext(aiter(client))
+    first.cancel()
+
+
+async def test_nobody_listens(gamenet, net):
+    server = await net.server()
+    port = server.port
+    await server.stop()
+    with pytest.raises(OSError):
+        async with gamenet.connect("127.0.0.1", port):
+            pytest.fail("there is nobody")
+
+
+async def test_a_layout_without_sequence_has_no_requests(net):
+    field = net.gamenet.HeaderField
+    layout = net.gamenet.HeaderLayout((field("packet_id", 2), field("packet_size", 2)))
+    server = await echo_server(net, layout=layout)
+    client = await net.connect(server, layout=layout)
+    with pytest.raises(ValueError, match="no sequence number"):
+        await client.request(1)
+
+
+async def test_wait_closed_gives_the_reason(net):
+    server = await net.server(idle_timeout=0.05)
+    client = await net.connect(server)
+    assert await client.wait_closed() == "peer_closed"
+    await client.close()
+
+
+async def test_max_queued_must_be_positive(gamenet, net):
+    server = await net.server()
+    with pytest.raises(ValueError, match="max_queued 0 is below 1"):
+        await net.connect(server, max_queued=0)

@@ -1,0 +1,136 @@
+"""gamenet.run as a program: signals, loops, and an end without a traceback."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from gamenet.run import loop_factory
+
+pytestmark = pytest.mark.no_sanitizer
+
+PROGRAM = """
+import sys, gamenet
+server = gamenet.Server(**{options})
+
+@server.on(1)
+def handler(session, packet):
+    for n in range({answers}):
+        session.send(2, bytes(4000), n)
+
+gamenet.run(server, port=0, loop="{loop}", on_ready=lambda: print(server.port, flush=True))
+print("after", server.stats()["closed"], flush=True)
+"""
+
+STOPS = ["SIGINT", "SIGTERM"] if os.name == "posix" else ["CTRL_BREAK_EVENT"]
+
+
+def start(loop="asyncio", answers=1, **options):
+    flags = subprocess.CREATE_NEW_PROCESS_GROUP if os.name == "nt" else 0
+    code = PROGRAM.format(loop=loop, answers=answers, options=options)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        creationflags=flags,
+    )
+    return process, int(process.stdout.readline())
+
+
+def finish(process):
+    try:
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    return process.returncode, out.strip(), err.strip()
+
+
+def installed(loop):
+    try:
+        loop_factory(loop)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+LOOPS = [
+    pytest.param(name, marks=pytest.mark.skipif(not installed(name), reason=f"{name} is not installed"))
+    for name in ("asyncio", "uvloop", "winloop")
+]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_signal_ends_it_cleanly(loop, stop):
+    process, _ = start(loop)
+    process.send_signal(getattr(signal, stop))
+    assert finish(process) == (0, "after {}", "")
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_signal_drains_the_sessions(loop):
+    async def play(process, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\x01\0\x08\0\0\0\0\0")
+        await reader.readexactly(1)
+        process.send_signal(getattr(signal, STOPS[-1]))
+        rest = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        return 1 + len(rest)
+
+    process, port = start(loop, answers=200)
+    assert asyncio.run(play(process, port)) == 200 * 4008
+    assert finish(process) == (0, "after {'server_stopped': 1}", "")
+
+
+def test_a_second_signal_does_not_wait():
+    async def play(process, port):
+        _reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.transport.pause_reading()
+        writer.write(b"\x01\0\x08\0\0\0\0\0")
+        await asyncio.sleep(0.3)
+        for _ in range(2):
+            process.send_signal(getattr(signal, STOPS[-1]))
+            await asyncio.sleep(0.2)
+        await asyncio.to_thread(process.wait, 20)
+        writer.close()
+
+    process, port = start(answers=3000, close_timeout=600.0, max_write_buffer=100_000_000)
+    asyncio.run(play(process, port))
+    assert finish(process) == (0, "after {'server_stopped': 1}", "")
+
+
+def test_an_address_in_use_is_raised(gamenet):
+    async def occupy():
+        server = gamenet.Server()
+        async with server:
+            with pytest.raises(OSError):
+                await gamenet.serve(gamenet.Server(), "127.0.0.1", server.port)
+
+    asyncio.run(occupy())
+
+
+def test_loops_that_cannot_be():
+    with pytest.raises(ValueError, match="loop is 'trio'"):
+        loop_factory("trio")
+    missing = "winloop" if os.name == "posix" else "uvloop"
+    if not installed(missing):
+        with pytest.raises(ModuleNotFoundError):
+            loop_factory(missing)
+    loop = loop_factory("auto")()
+    assert isinstance(loop, asyncio.AbstractEventLoop)
+    loop.close()
+
+
+def test_signal_handlers_are_put_back(gamenet):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+    def stop_soon():
+        asyncio.get_running_loop().call_soon(signal.raise_signal, signal.SIGINT)
+
+    gamenet.run(gamenet.Server(), port=0, loop="asyncio", on_ready=stop_soon)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
