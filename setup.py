@@ -34,7 +34,9 @@ def extensions():
     modules = [Extension(".".join(pyx.with_suffix("").parts), [pyx.as_posix()]) for pyx in sources]
     for module in modules:
         module.define_macros = [("GAMENET_DEBUG", "1")] if DEBUG else []
-    return cythonize(modules, build_dir="build/cython", compiler_directives=DIRECTIVES, emit_linenums=DEBUG)
+    # the C of a debug build is another C: cythonize itself looks at times only
+    folder = "build/cython-debug" if DEBUG else "build/cython"
+    return cythonize(modules, build_dir=folder, compiler_directives=DIRECTIVES, emit_linenums=DEBUG)
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtensions})

@@ -11,6 +11,11 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 
+# a child's cwd, the checkout, must not hide the installed package
+os.environ.setdefault("PYTHONSAFEPATH", "1")
+if os.environ.get("GAMENET_NO_EXTENSIONS") == "1":
+    os.environ["GAMENET_PURE"] = "1"
+
 PURE_ONLY = os.environ.get("GAMENET_PURE") == "1"
 TWINS = ["pure"] if PURE_ONLY else ["pure", "compiled"]
 

@@ -1,10 +1,12 @@
 """gamenet.run as a program: signals, loops, and an end without a traceback."""
 
 import asyncio
+import ctypes
 import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -25,27 +27,30 @@ gamenet.run(server, port=0, loop="{loop}", on_ready=lambda: print(server.port, f
 print("after", server.stats()["closed"], flush=True)
 """
 
+ON_WINE = sys.platform == "win32" and hasattr(ctypes.windll.ntdll, "wine_get_version")
 STOPS = ["SIGINT", "SIGTERM"] if os.name == "posix" else ["CTRL_BREAK_EVENT"]
 
 
-def start(loop="asyncio", answers=1, **options):
-    flags = subprocess.CREATE_NEW_PROCESS_GROUP if os.name == "nt" else 0
-    code = PROGRAM.format(loop=loop, answers=answers, options=options)
+@contextmanager
+def program(loop="asyncio", answers=1, **options):
+    """The program above as a process that listens: (process, port). It never outlives its test."""
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", PROGRAM.format(loop=loop, answers=answers, options=options)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        creationflags=flags,
+        creationflags=subprocess.CREATE_NEW_PROCESS_GROUP if os.name == "nt" else 0,
     )
-    return process, int(process.stdout.readline())
-
-
-def finish(process):
     try:
-        out, err = process.communicate(timeout=30)
+        yield process, int(process.stdout.readline())
     finally:
         process.kill()
+        process.communicate()
+
+
+def outcome(process):
+    """Exit code, what it said after its port, and what it complained of."""
+    out, err = process.communicate(timeout=30)
     return process.returncode, out.strip(), err.strip()
 
 
@@ -63,14 +68,19 @@ LOOPS = [
 ]
 
 
+needs_signals = pytest.mark.skipif(ON_WINE, reason="wine has no console that could send Ctrl+Break")
+
+
+@needs_signals
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("stop", STOPS)
 def test_a_signal_ends_it_cleanly(loop, stop):
-    process, _ = start(loop)
-    process.send_signal(getattr(signal, stop))
-    assert finish(process) == (0, "after {}", "")
+    with program(loop) as (process, _):
+        process.send_signal(getattr(signal, stop))
+        assert outcome(process) == (0, "after {}", "")
 
 
+@needs_signals
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_signal_drains_the_sessions(loop):
     async def play(process, port):
@@ -82,11 +92,12 @@ def test_a_signal_drains_the_sessions(loop):
         writer.close()
         return 1 + len(rest)
 
-    process, port = start(loop, answers=200)
-    assert asyncio.run(play(process, port)) == 200 * 4008
-    assert finish(process) == (0, "after {'server_stopped': 1}", "")
+    with program(loop, answers=200) as (process, port):
+        assert asyncio.run(play(process, port)) == 200 * 4008
+        assert outcome(process) == (0, "after {'server_stopped': 1}", "")
 
 
+@needs_signals
 def test_a_second_signal_does_not_wait():
     async def play(process, port):
         _reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -99,9 +110,9 @@ def test_a_second_signal_does_not_wait():
         await asyncio.to_thread(process.wait, 20)
         writer.close()
 
-    process, port = start(answers=3000, close_timeout=600.0, max_write_buffer=100_000_000)
-    asyncio.run(play(process, port))
-    assert finish(process) == (0, "after {'server_stopped': 1}", "")
+    with program(answers=3000, close_timeout=600.0, max_write_buffer=100_000_000) as (process, port):
+        asyncio.run(play(process, port))
+        assert outcome(process) == (0, "after {'server_stopped': 1}", "")
 
 
 def test_an_address_in_use_is_raised(gamenet):

@@ -22,3 +22,5 @@ cdef class Block:
     cdef uint8_t* memory  # owned until released; NULL afterwards
     cdef Py_ssize_t exports  # views that exist
     cdef object __weakref__
+
+    cdef int copy_in(self, Py_ssize_t offset, const uint8_t* data, Py_ssize_t size) except -1

@@ -8,7 +8,7 @@ at is never handed out again. Locking rule: the free list is touched only inside
 import os
 
 cimport cython
-from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_STRIDES
+from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stddef cimport size_t
 from libc.stdint cimport uintptr_t
@@ -167,16 +167,15 @@ cdef class Block:
         """A writable view of the whole block. `ValueError` once it was released."""
         return memoryview(self)
 
-    def write(self, Py_ssize_t offset, const uint8_t[::1] data not None):
+    def write(self, Py_ssize_t offset, data):
         """Copy `data` to `offset`; returns the offset behind it. `ValueError` if it does not fit."""
-        cdef Py_ssize_t size = data.shape[0]
-        if self.memory is NULL:
-            raise ValueError("this block was released")
-        if offset < 0 or size > self.owner.block_size - offset:
-            raise ValueError(f"bytes {offset} to {offset + size} are outside a block of {self.owner.block_size}")
-        if size:
-            memcpy(self.memory + offset, &data[0], size)
-        return offset + size
+        cdef Py_buffer view
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        try:
+            self.copy_in(offset, <const uint8_t*>view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        return offset + view.len
 
     def release(self):
         """Give the memory back. `ValueError` the second time, `BufferError` while a view of it exists."""
@@ -187,6 +186,14 @@ cdef class Block:
             raise BufferError("Existing exports of data: object cannot be re-sized")
         self.memory = NULL
         self.owner.take_back(memory)
+
+    cdef int copy_in(self, Py_ssize_t offset, const uint8_t* data, Py_ssize_t size) except -1:
+        if self.memory is NULL:
+            raise ValueError("this block was released")
+        if offset < 0 or size > self.owner.block_size - offset:
+            raise ValueError(f"bytes {offset} to {offset + size} are outside a block of {self.owner.block_size}")
+        memcpy(self.memory + offset, data, size)
+        return 0
 
     def __enter__(self):
         return self

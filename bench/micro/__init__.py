@@ -1,0 +1,1 @@
+"""One operation at a time, pure against compiled on the same bytes."""

@@ -1,0 +1,1 @@
+"""Servers over loopback, each a process of its own, under one load generator that checks every byte."""
