@@ -11,8 +11,14 @@ cdef class RawPacket:
     cdef uint8_t* own(self, Py_ssize_t size) except NULL
     cdef int make_writable(self) except -1
     cdef int move_out(self) except -1
-    cdef void let_go(self) noexcept
     cdef int settle(self) except -1
+
+
+cdef inline void let_go(RawPacket packet) noexcept:
+    """Refer to no chunk any more: nobody but gamenet holds this packet, and it will be filled anew."""
+    packet.source = None
+    packet.data = NULL
+    packet.size = 0
 
 
 cdef uint64_t as_number(str name, object value) except? 0xFFFFFFFFFFFFFFFF

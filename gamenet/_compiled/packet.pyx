@@ -124,12 +124,6 @@ cdef class RawPacket:
         memcpy(self.own(self.size), data, self.size)
         return 0
 
-    cdef void let_go(self) noexcept:
-        """Refer to no chunk any more: nobody but gamenet holds this packet, and it will be filled anew."""
-        self.source = None
-        self.data = NULL
-        self.size = 0
-
     cdef int settle(self) except -1:
         """The handler kept this packet: do not let it hold a chunk much larger than itself, or a pool's block."""
         if isinstance(self.source, bytes) and PyBytes_GET_SIZE(self.source) <= KEEP_FACTOR * self.size:

@@ -15,15 +15,21 @@ cdef class Route:
     cdef readonly Py_ssize_t min_body_size
     cdef RawPacket spare  # a packet object nobody else refers to, for the next packet; or None
 
-    cdef RawPacket take_packet(self)
-
-
 cdef class RouteTable:
     cdef Route default_route
     cdef dict routes  # owns every route
     cdef PyObject** pages[PAGES]  # the same routes, borrowed from `routes` until replaced or removed there
 
     cdef int mirror(self, uint64_t packet_id, PyObject* route) except -1
+
+
+cdef inline RawPacket take_packet(Route route):
+    """A packet object of the route's own to fill: the spare one, or a new one while that is in use."""
+    cdef RawPacket packet = route.spare
+    if packet is None:
+        return route.packet_type.__new__(route.packet_type)
+    route.spare = None
+    return packet
 
 
 cdef inline Route find_route(RouteTable table, uint64_t packet_id):

@@ -28,14 +28,6 @@ cdef class Route:
         self.packet_type = packet_type
         self.min_body_size = as_number("min_body_size", min_body_size)
 
-    cdef RawPacket take_packet(self):
-        """A packet object of our own to fill: the spare one, or a new one while that is in use."""
-        cdef RawPacket packet = self.spare
-        if packet is None:
-            return self.packet_type.__new__(self.packet_type)
-        self.spare = None
-        return packet
-
 
 @cython.no_gc_clear  # `pages` must not outlive what `routes` holds
 cdef class RouteTable:

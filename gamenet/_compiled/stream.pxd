@@ -34,9 +34,8 @@ cdef class Stream:
     cdef public double last_received
 
     cdef int pump(self) except -1
-    cdef int dispatch(self) except -1
+    cdef int dispatch(self, Route route, PacketBuffer inbox) except -1
     cdef int reject(self, Route route) except -1
-    cdef int call_handler(self, Route route) except -1
     cdef int handler_raised(self, uint64_t packet_id) except -1
     cdef int discard(self) except -1
     cdef bint send_body(self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence) except -1

@@ -15,9 +15,9 @@ from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_REFCNT
 
 from gamenet._compiled.header cimport HeaderCodec
-from gamenet._compiled.packet cimport as_number
+from gamenet._compiled.packet cimport as_number, let_go
 from gamenet._compiled.pool cimport PoolAllocator
-from gamenet._compiled.routes cimport find_route
+from gamenet._compiled.routes cimport find_route, take_packet
 
 from gamenet import errors
 
@@ -150,12 +150,18 @@ cdef class Stream:
         self.pump()
 
     cdef int pump(self) except -1:
+        cdef PacketBuffer inbox = self.inbox
+        cdef Route route
         if self.is_pumping:
             return 0
         self.is_pumping = True
         try:
-            while self.is_open and not self.is_suspended and self.inbox.advance():
-                self.dispatch()
+            while self.is_open and not self.is_suspended and inbox.advance():
+                route = find_route(self.routes, inbox.header.packet_id)
+                if route is None or inbox.body_size < route.min_body_size:
+                    self.reject(route)
+                else:
+                    self.dispatch(route, inbox)
         except errors.InvalidPacketError as error:
             self.ledger.rejected_invalid += 1
             self.is_open = False
@@ -166,14 +172,6 @@ cdef class Stream:
                 self.discard()
         return 0
 
-    cdef int dispatch(self) except -1:
-        cdef Route route = find_route(self.routes, self.inbox.header.packet_id)
-        if route is None or self.inbox.body_size < route.min_body_size:
-            return self.reject(route)
-        self.ledger.packets_dispatched += 1
-        self.ledger.bytes_dispatched += self.inbox.header.packet_size
-        return self.call_handler(route)
-
     cdef int reject(self, Route route) except -1:
         if route is None:
             self.ledger.rejected_unknown += 1
@@ -183,12 +181,13 @@ cdef class Stream:
         self.on_rejected(self.inbox.header.packet_id, self.inbox.body_size, route)
         return 0
 
-    cdef int call_handler(self, Route route) except -1:
-        cdef PacketBuffer inbox = self.inbox
+    cdef int dispatch(self, Route route, PacketBuffer inbox) except -1:
         cdef uint64_t packet_id = inbox.header.packet_id  # the handler may bring the inbox its next packet
-        cdef RawPacket packet = route.take_packet()
+        cdef RawPacket packet = take_packet(route)
         cdef PyObject* arguments[2]
         cdef PyObject* result
+        self.ledger.packets_dispatched += 1
+        self.ledger.bytes_dispatched += inbox.header.packet_size
         packet.id = packet_id
         packet.number = inbox.header.sequence
         packet.source = inbox.source
@@ -205,7 +204,7 @@ cdef class Stream:
                 self.on_result(packet_id, returned)
                 returned = None
         if Py_REFCNT(packet) == 1:
-            packet.let_go()
+            let_go(packet)
             route.spare = packet
         else:
             packet.settle()

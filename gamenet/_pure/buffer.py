@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from gamenet import errors
-from gamenet._pure.header import HeaderCodec, PacketHeader
+from gamenet._pure.header import Header, HeaderCodec
 from gamenet._pure.packet import RawPacket, cut_packet
 from gamenet._pure.pool import Block, PoolAllocator
 
@@ -56,10 +56,10 @@ class PacketBuffer:
         self._position = 0
         self._pending: deque[bytes] = deque()
         self._tail: Block | None = None
-        self._tail_header: PacketHeader | None = None
+        self._tail_header: Header | None = None
         self._tail_size = 0
         self._broken: Exception | None = None
-        self._header = PacketHeader(0, 0, 0)
+        self._header: Header = (0, 0, 0)
         self._source = b""
         self._start = 0
         self._end = 0
@@ -106,37 +106,55 @@ class PacketBuffer:
     def __next__(self) -> RawPacket:
         if not self._advance():
             raise StopIteration
-        header = self._header
-        return cut_packet(RawPacket, header.packet_id, header.sequence, self._source, self._start, self._end)
+        packet_id, _, sequence = self._header
+        return cut_packet(RawPacket, packet_id, sequence, self._source, self._start, self._end)
 
     def _advance(self) -> bool:
         """Cut the next packet: `_header`, and its body as `_source[_start:_end]`. False if none is whole yet."""
+        chunk, position, codec = self._chunk, self._position, self._codec
+        left, header_size = len(chunk) - position, codec.header_size
+        if left < header_size or self._tail is not None or self._broken is not None:
+            return self._advance_slowly()
+        header = codec._load(chunk, position)
+        packet_size = header[1]
+        if not header_size <= packet_size <= codec.max_packet_size or packet_size > left:
+            return self._advance_slowly()
+        self._header = header
+        self._source = chunk
+        self._start = position + header_size
+        self._end = self._position = position + packet_size
+        return True
+
+    def _advance_slowly(self) -> bool:
+        """At the end of a chunk, inside a packet, or at an error."""
         if self._broken is not None:
             raise self._broken
         try:
             while not self._cut():
-                if not self._pending:
-                    self._chunk = self._source = b""
-                    self._position = 0
+                if not self._next_chunk():
                     return False
-                self._chunk = self._pending.popleft()
-                self._position = 0
         except errors.InvalidPacketError as error:
             self._broken = error
             raise
         return True
 
+    def _next_chunk(self) -> bool:
+        self._position = 0
+        if self._pending:
+            self._chunk = self._pending.popleft()
+            return True
+        self._chunk = self._source = b""
+        return False
+
     def _cut(self) -> bool:
+        """Cut a packet that the tail or the chunk completes, else move the rest of the chunk to the tail."""
         if self._tail is not None:
             return self._complete_tail(self._tail)
         left = len(self._chunk) - self._position
-        header_size = self._codec.header_size
-        if left >= header_size:
+        if left >= self._codec.header_size:
             header = self._codec._read(self._chunk, self._position)
-            if header.packet_size <= left:
-                self._lend(header, self._chunk, self._position)
-                self._position += header.packet_size
-                return True
+            if header[1] <= left:
+                return self._advance()
             self._tail_header = header
         if left:
             self._tail = self._pool.acquire()
@@ -152,13 +170,15 @@ class PacketBuffer:
             with tail.view() as view:
                 self._tail_header = self._codec._read(view, 0)
         header = self._tail_header
-        self._move_to_tail(tail, header.packet_size - self._tail_size)
-        if self._tail_size < header.packet_size:
+        packet_size = header[1]
+        self._move_to_tail(tail, packet_size - self._tail_size)
+        if self._tail_size < packet_size:
             return False
         with tail.view() as view:
-            packet = bytes(view[: header.packet_size])
+            self._source = bytes(view[:packet_size])
+        self._header = header
+        self._start, self._end = self._codec.header_size, packet_size
         self._drop_tail()
-        self._lend(header, packet, 0)
         return True
 
     def _move_to_tail(self, tail: Block, wanted: int) -> None:
@@ -173,9 +193,3 @@ class PacketBuffer:
         self._tail = None
         self._tail_header = None
         self._tail_size = 0
-
-    def _lend(self, header: PacketHeader, source: bytes, packet_start: int) -> None:
-        self._header = header
-        self._source = source
-        self._start = packet_start + self._codec.header_size
-        self._end = packet_start + header.packet_size

@@ -6,7 +6,8 @@ What stays true: a header that `parse` returned states a size between the header
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gamenet import errors
 from gamenet._pure.packet import as_number
@@ -14,6 +15,8 @@ from gamenet.layout import BOOK_HEADER, HeaderLayout
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+Header = tuple[Any, ...]  # packet_id, packet_size of the whole packet, sequence
 
 _STRUCT_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
@@ -33,7 +36,17 @@ class HeaderCodec:
     layout's size field can state.
     """
 
-    __slots__ = ("_bias", "_fields", "_max_id", "_max_sequence", "_struct", "header_size", "layout", "max_packet_size")
+    __slots__ = (
+        "_bias",
+        "_fields",
+        "_load",
+        "_max_id",
+        "_max_sequence",
+        "_struct",
+        "header_size",
+        "layout",
+        "max_packet_size",
+    )
 
     def __init__(self, layout: HeaderLayout = BOOK_HEADER, max_packet_size: int = 8192) -> None:
         if not layout.header_size <= max_packet_size <= layout.max_packet_size:
@@ -49,6 +62,10 @@ class HeaderCodec:
         self._max_id = limits["packet_id"]
         self._max_sequence = limits.get("sequence", 0)
         self._struct = _as_struct(layout)
+        # (packet_id, packet_size, sequence) at an offset, whatever they say
+        self._load: Callable[[ReadableBuffer, int], Header] = (
+            self._load_fields if self._struct is None or self._bias else self._struct.unpack_from
+        )
 
     def parse(self, data: ReadableBuffer, offset: int = 0) -> PacketHeader:
         """The header at `data[offset:]`.
@@ -59,23 +76,23 @@ class HeaderCodec:
         held = len(memoryview(data).cast("B"))
         if not 0 <= offset <= held - self.header_size:
             raise errors.header_does_not_fit(max(0, held - max(0, offset)), self.header_size)
-        return self._read(data, offset)
+        return PacketHeader(*self._read(data, offset))
 
-    def _read(self, data: ReadableBuffer, offset: int) -> PacketHeader:
-        """As `parse`, for a caller that knows the bytes are there."""
-        if self._struct is not None:
-            packet_id, packet_size, sequence = self._struct.unpack_from(data, offset)
-        else:
-            found = {"sequence": 0}
-            for name, start, end, byte_order in self._fields:
-                found[name] = int.from_bytes(memoryview(data)[offset + start : offset + end], byte_order)
-            packet_id, packet_size, sequence = found["packet_id"], found["packet_size"], found["sequence"]
-        packet_size += self._bias
+    def _read(self, data: ReadableBuffer, offset: int) -> Header:
+        """Read a header whose bytes are known to be there; raises InvalidPacketError if its size cannot be."""
+        header = self._load(data, offset)
+        packet_size = header[1]
         if packet_size < self.header_size:
             raise errors.packet_size_too_small(packet_size, self.header_size)
         if packet_size > self.max_packet_size:
             raise errors.packet_size_too_large(packet_size, self.max_packet_size)
-        return PacketHeader(packet_id, packet_size, sequence)
+        return header
+
+    def _load_fields(self, data: ReadableBuffer, offset: int) -> Header:
+        found = {"sequence": 0}
+        for name, start, end, byte_order in self._fields:
+            found[name] = int.from_bytes(memoryview(data)[offset + start : offset + end], byte_order)
+        return found["packet_id"], found["packet_size"] + self._bias, found["sequence"]
 
     def encode(self, packet_id: int, body_size: int, sequence: int = 0) -> bytes:
         """The header of a packet with `body_size` bytes behind it.

@@ -152,10 +152,15 @@ class Stream:
     def _pump(self) -> None:
         if self._is_pumping:
             return
+        inbox = self._inbox
         self._is_pumping = True
         try:
-            while self.is_open and not self.is_suspended and self._inbox._advance():
-                self._dispatch()
+            while self.is_open and not self.is_suspended and inbox._advance():
+                route = self._routes.find(inbox._header[0])
+                if route is None or inbox._end - inbox._start < route.min_body_size:
+                    self._reject(route)
+                else:
+                    self._dispatch(route)
         except errors.InvalidPacketError as error:
             self._ledger.rejected_invalid += 1
             self.is_open = False
@@ -165,43 +170,37 @@ class Stream:
             if not self.is_open:
                 self._discard()
 
-    def _dispatch(self) -> None:
-        header, ledger = self._inbox._header, self._ledger
-        route = self._routes.find(header.packet_id)
+    def _reject(self, route: Route | None) -> None:
+        inbox, ledger = self._inbox, self._ledger
+        packet_id, packet_size, _ = inbox._header
         if route is None:
             ledger.rejected_unknown += 1
-            ledger.bytes_rejected += header.packet_size
-            self.on_rejected(header.packet_id, self._inbox._end - self._inbox._start, None)
-        elif self._inbox._end - self._inbox._start < route.min_body_size:
-            ledger.rejected_short += 1
-            ledger.bytes_rejected += header.packet_size
-            self.on_rejected(header.packet_id, self._inbox._end - self._inbox._start, route)
         else:
-            ledger.packets_dispatched += 1
-            ledger.bytes_dispatched += header.packet_size
-            self._call(route)
+            ledger.rejected_short += 1
+        ledger.bytes_rejected += packet_size
+        self.on_rejected(packet_id, inbox._end - inbox._start, route)
 
-    def _call(self, route: Route) -> None:
-        inbox = self._inbox
-        header = inbox._header
-        packet = cut_packet(
-            route.packet_type, header.packet_id, header.sequence, inbox._source, inbox._start, inbox._end
-        )
+    def _dispatch(self, route: Route) -> None:
+        inbox, ledger = self._inbox, self._ledger
+        packet_id, packet_size, sequence = inbox._header
+        packet = cut_packet(route.packet_type, packet_id, sequence, inbox._source, inbox._start, inbox._end)
+        ledger.packets_dispatched += 1
+        ledger.bytes_dispatched += packet_size
         try:
             result = route.handler(self, packet)
         except Exception as error:
-            self._ledger.handler_errors += 1
-            self.on_handler_error(header.packet_id, error)
+            ledger.handler_errors += 1
+            self.on_handler_error(packet_id, error)
         else:
             if result is not None and result is not True and result is not False:
-                self.on_result(header.packet_id, result)
+                self.on_result(packet_id, result)
 
     def _discard(self) -> None:
         ledger = self._ledger
         try:
             while self._inbox._advance():
                 ledger.packets_discarded += 1
-                ledger.bytes_discarded += self._inbox._header.packet_size
+                ledger.bytes_discarded += self._inbox._header[1]
         except errors.InvalidPacketError:
             ledger.packets_discarded += 1
         ledger.bytes_discarded += self._inbox.clear()
