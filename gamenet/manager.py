@@ -59,13 +59,15 @@ class SessionGroup:
         self,
         packet: RawPacket | int,
         body: ReadableBuffer = b"",
-        sequence: int | None = None,
+        sequence: int = 0,
         *,
         exclude: Session | None = None,
     ) -> int:
         """Send one packet to every member but `exclude`; returns how many took it. It is encoded once.
 
-        Arguments and errors as in `Session.send`.
+        Arguments and errors as in `Session.send`, but the sequence number is 0 unless it is given, also for a packet
+        that was received with one: to everybody else it answers nothing, and their requests must not take it for
+        an answer.
         """
         return broadcast(self._members, encode_frame(self._codec, packet, body, sequence), exclude)
 
@@ -132,16 +134,15 @@ class SessionManager(SessionGroup):
 
 
 def encode_frame(
-    codec: HeaderCodec, packet: RawPacket | int, body: ReadableBuffer = b"", sequence: int | None = None
+    codec: HeaderCodec, packet: RawPacket | int, body: ReadableBuffer = b"", sequence: int = 0
 ) -> bytes:
-    """A whole packet as bytes; arguments as in `Session.send`."""
+    """A whole packet as bytes; arguments as in `SessionGroup.broadcast`."""
     if isinstance(packet, RawPacket):
         if body != b"":
             raise TypeError("a packet brings its own body")
         packet_id, body = packet.packet_id, packet.body
-        sequence = packet.sequence if sequence is None else sequence
     elif isinstance(packet, int):
         packet_id, body = packet, bytes(memoryview(body))
     else:
         raise errors.wrong_type("packet", "a packet or a packet id", packet)
-    return codec.encode(packet_id, len(body), sequence or 0) + body
+    return codec.encode(packet_id, len(body), sequence) + body

@@ -34,6 +34,19 @@ async def test_a_broadcast_reaches_everybody_once(net, until):
             assert await read_packet(reader) == (6, 10, b"but one")
 
 
+async def test_a_broadcast_is_nobodys_answer(net):
+    server = await net.server()
+    server.on(1)(lambda session, packet: server.sessions.broadcast(packet))
+    server.on(2)(lambda session, packet: None)
+    speaker, waiting = await net.connect(server), await net.connect(server)
+    request = asyncio.ensure_future(waiting.request(2, timeout=0.2))
+    await asyncio.sleep(0)
+    speaker.send(1, b"hello", sequence=1)
+    assert (await anext(aiter(waiting))).body == b"hello"
+    with pytest.raises(TimeoutError):
+        await request
+
+
 async def test_rooms(net, until):
     server = await net.server()
     peers = [await net.open(server) for _ in range(3)]
