@@ -29,6 +29,8 @@ ClosedT = TypeVar("ClosedT", bound=Callable[[Session, str], Any])
 BACKLOG = 1024
 """Connections the system may hold for us before we accept them; a login wave after a restart needs room."""
 
+_LISTENER_TIMEOUT = 1.0  # seconds; all sessions are closed by then, what is left are silent TLS handshakes
+
 
 class Server:
     """A packet server.
@@ -67,6 +69,7 @@ class Server:
         self._listener: asyncio.Server | None = None
         self._closing: set[Session] = set()  # refused ones: never in `sessions`, but to be waited for
         self._all_closed: asyncio.Event | None = None
+        self._stopping: asyncio.Future[None] | None = None
         self._accepted = 0
         self._refused: Counter[str] = Counter()
         self._closed: Counter[str] = Counter()
@@ -96,6 +99,8 @@ class Server:
         """
         if self._listener is not None:
             raise RuntimeError(f"this server listens on port {self.port} already")
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
         loop = asyncio.get_running_loop()
         context = SessionContext(
             self,
@@ -134,20 +139,27 @@ class Server:
     async def stop(self, timeout: float | None = None) -> None:
         """Stop: accept nobody, let every session's output leave for `timeout` seconds (default: `close_timeout`),
         abort the rest, and return when the last one is closed. Does nothing if it is not running.
+
+        It goes on when whoever awaits it is cancelled, so a handler may stop its own server. A second call waits for
+        the first.
         """
         listener, self._listener = self._listener, None
-        if listener is None:
-            return
-        listener.close()
+        if listener is not None:
+            listener.close()
+            seconds = self.limits.close_timeout if timeout is None else timeout
+            self._stopping = asyncio.ensure_future(self._drain(listener, seconds))
+        if self._stopping is not None:
+            await asyncio.shield(self._stopping)
+
+    async def _drain(self, listener: asyncio.Server, seconds: float) -> None:
         for session in self.sessions:
             session.close(CloseReason.SERVER_STOPPED)
-        if not await self._wait_closed(self.limits.close_timeout if timeout is None else timeout):
+        if not await self._wait_closed(seconds):
             for session in [*self.sessions, *self._closing]:
                 session.abort(CloseReason.SERVER_STOPPED)
             await self._wait_closed(None)
-        # only now: since 3.12 this waits for the connections too
-        await listener.wait_closed()
-        self._context = None
+        await _end(listener)
+        self._context = self._stopping = None
 
     async def __aenter__(self) -> Server:
         """`async with Server(...) as server` listens on a free port of 127.0.0.1, unless `start()` was called."""
@@ -241,3 +253,15 @@ class Server:
             "bytes_out": ledger.bytes_out,
             "pool": self._pool.stats(),
         }
+
+
+async def _end(listener: asyncio.Server) -> None:
+    """Wait until a closed listener is done. Since 3.12 it waits for connections too, TLS handshakes among them."""
+    abort_clients: Callable[[], None] | None = getattr(listener, "abort_clients", None)  # since 3.13
+    if abort_clients is not None:
+        abort_clients()
+    try:
+        async with asyncio.timeout(_LISTENER_TIMEOUT):
+            await listener.wait_closed()
+    except TimeoutError:
+        logger.warning("connections that never became sessions are left to their own deadlines")

@@ -294,8 +294,8 @@ class Session(Stream, asyncio.Protocol):
 
     def _log(self, level: int, message: str, *values: object, error: Exception | None = None) -> None:
         extra = {"session_id": self.id, "peer": self.peername}
-        self._context.log.log(level, "session %d %s " + message, self.id, str(self.peername), *values, extra=extra,
-                              error=error)
+        who = (self.id, str(self.peername))
+        self._context.log.log(level, "session %d %s " + message, *who, *values, extra=extra, error=error)
 
 
 def _start(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any]) -> asyncio.Future[Any]:

@@ -4,12 +4,9 @@ import gc
 import struct
 
 import pytest
+from wire import wire
 
 from gamenet.errors import InvalidPacketError
-
-
-def wire(packet_id, body=b"", sequence=0):
-    return struct.pack("<HHI", packet_id, 8 + len(body), sequence) + body
 
 
 def cut(buffer, *chunks):

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from wire import echo_server
 
 
 @pytest.fixture
@@ -13,12 +14,6 @@ def move(gamenet):
         y: gamenet.f32
 
     return Move
-
-
-async def echo_server(net, **options):
-    server = await net.server(**options)
-    server.on(1)(lambda session, packet: session.reply(packet))
-    return server
 
 
 async def test_packets_come_as_their_classes(net, move):

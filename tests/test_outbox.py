@@ -1,12 +1,7 @@
 """The outgoing side, on both twins."""
 
-import struct
-
 import pytest
-
-
-def wire(packet_id, body=b"", sequence=0):
-    return struct.pack("<HHI", packet_id, 8 + len(body), sequence) + body
+from wire import wire
 
 
 def test_packets_leave_together_and_in_order(core):

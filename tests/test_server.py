@@ -2,20 +2,9 @@
 
 import asyncio
 import ssl
-import struct
 
 import pytest
-
-
-def wire(packet_id, body=b"", sequence=0):
-    return struct.pack("<HHI", packet_id, 8 + len(body), sequence) + body
-
-
-async def read_packet(reader):
-    header = await asyncio.wait_for(reader.readexactly(8), 10)
-    packet_id, size, sequence = struct.unpack("<HHI", header)
-    return packet_id, sequence, await asyncio.wait_for(reader.readexactly(size - 8), 10)
-
+from wire import read_packet, wire
 
 # -- groups
 
@@ -242,6 +231,37 @@ async def test_stop_cancels_handlers_that_wait(net, until):
     await asyncio.wait_for(server.stop(timeout=0.1), 10)
 
 
+async def test_a_handler_may_stop_its_server(net, until):
+    server = await net.server()
+
+    @server.on(1)
+    async def handler(session, packet):
+        session.reply(packet)
+        await server.stop()
+
+    reader, writer = await net.open(server)
+    other_reader, _ = await net.open(server)
+    writer.write(wire(1, b"last"))
+    assert await read_packet(reader) == (1, 0, b"last")
+    assert await other_reader.read() == b""
+    await until(lambda: server.stats()["closed"] == {"server_stopped": 2})
+
+
+async def test_everybody_who_stops_it_waits_for_the_end(net, until):
+    server = await net.server(max_write_buffer=100_000_000)
+    _reader, writer = await net.open(server)
+    writer.transport.pause_reading()
+    await until(lambda: len(server.sessions) == 1)
+    for session in server.sessions:
+        for n in range(5000):
+            session.send(2, bytes(8000), n)
+    stops = [asyncio.ensure_future(server.stop(timeout=0.2)) for _ in range(3)]
+    await asyncio.sleep(0)
+    stops[0].cancel()
+    await asyncio.gather(*stops, return_exceptions=True)
+    assert len(server.sessions) == 0
+
+
 async def test_an_address_in_use_is_an_os_error(net):
     server = await net.server()
     other = net.gamenet.Server()
@@ -365,6 +385,14 @@ async def test_plain_text_on_a_tls_port_harms_nobody(net, tls, until):
     await reader.read()
     client = await net.connect(server, ssl=client_context)
     assert (await client.request(1, b"x")).body == b"x"
+
+
+async def test_a_silent_tls_handshake_does_not_hold_up_the_stop(net, tls):
+    server = await net.server(ssl=tls[0])
+    _reader, _writer = await net.open(server)
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(server.stop(), 10)
+    assert not server.is_listening
 
 
 # -- other headers

@@ -8,23 +8,7 @@ import struct
 import threading
 
 import pytest
-
-
-def wire(packet_id, body=b"", sequence=0):
-    return struct.pack("<HHI", packet_id, 8 + len(body), sequence) + body
-
-
-async def read_packet(reader):
-    header = await asyncio.wait_for(reader.readexactly(8), 10)
-    packet_id, size, sequence = struct.unpack("<HHI", header)
-    return packet_id, sequence, await asyncio.wait_for(reader.readexactly(size - 8), 10)
-
-
-async def echo_server(net, **options):
-    server = await net.server(**options)
-    server.on(1)(lambda session, packet: session.reply(packet))
-    return server
-
+from wire import echo_server, read_packet, wire
 
 # -- life
 

@@ -1,0 +1,23 @@
+"""The book's packets as plain bytes, made and read by hand: the other end of every test over a socket."""
+
+import asyncio
+import struct
+
+
+def wire(packet_id, body=b"", sequence=0):
+    """A whole packet."""
+    return struct.pack("<HHI", packet_id, 8 + len(body), sequence) + body
+
+
+async def read_packet(reader):
+    """The next packet of a stream: (id, sequence, body)."""
+    header = await asyncio.wait_for(reader.readexactly(8), 10)
+    packet_id, size, sequence = struct.unpack("<HHI", header)
+    return packet_id, sequence, await asyncio.wait_for(reader.readexactly(size - 8), 10)
+
+
+async def echo_server(net, **options):
+    """A server that answers packets of id 1 with themselves."""
+    server = await net.server(**options)
+    server.on(1)(lambda session, packet: session.reply(packet))
+    return server
