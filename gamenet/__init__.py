@@ -5,6 +5,7 @@ sessions; server and client; the command line.
 """
 
 from gamenet._core import (
+    Batch,
     Block,
     HeaderCodec,
     PacketBuffer,
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BOOK_HEADER",
     "AuthenticationError",
+    "Batch",
     "Block",
     "Client",
     "CloseReason",

@@ -31,6 +31,7 @@ else:
 
         backend = "pure"
 
+Batch = twin.Batch
 Block = twin.Block
 Field = twin.Field
 FlushQueue = twin.FlushQueue
@@ -41,6 +42,7 @@ PacketBuffer = twin.PacketBuffer
 PacketHeader = twin.PacketHeader
 PoolAllocator = twin.PoolAllocator
 RawPacket = twin.RawPacket
+Receiver = twin.Receiver
 Route = twin.Route
 RouteTable = twin.RouteTable
 Stream = twin.Stream

@@ -21,6 +21,7 @@ from gamenet.layout import BOOK_HEADER, HeaderLayout
 from gamenet.limits import Limits
 from gamenet.packets import Packet
 from gamenet.session import Session, SessionContext
+from gamenet.transports import TransportName, Transports, choose
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -38,7 +39,14 @@ class Client:
     packets wait for it, then the connection is not read any further.
     """
 
-    def __init__(self, limits: Limits, layout: HeaderLayout, packets: Iterable[type[Packet]], max_queued: int) -> None:
+    def __init__(
+        self,
+        transports: Transports,
+        limits: Limits,
+        layout: HeaderLayout,
+        packets: Iterable[type[Packet]],
+        max_queued: int,
+    ) -> None:
         if max_queued < 1:
             raise ValueError(f"max_queued {max_queued} is below 1")
         self.dispatch = DispatchTable()
@@ -52,7 +60,7 @@ class Client:
         self._context = SessionContext(
             self, loop, limits, codec, pool, self.dispatch.routes, self._ledger, logger, "reject", "continue"
         )
-        self.session = Session(self._context)
+        self.session = transports.session_type(self._context)
         self._loop = loop
         self._max_queued = max_queued
         self._queue: deque[RawPacket] = deque()
@@ -173,21 +181,24 @@ async def connect(
     packets: Iterable[type[Packet]] = (),
     layout: HeaderLayout = BOOK_HEADER,
     ssl: ssl_module.SSLContext | None = None,
+    transport: TransportName = "auto",
     connect_timeout: float = 10.0,
     max_queued: int = 1024,
     **limits: Any,
 ) -> AsyncIterator[Client]:
     """Connect to a server: `async with gamenet.connect(host, port) as client`.
 
-    `packets` are the classes that arriving packets are made of; others come as `RawPacket`. `ssl` asks for TLS.
+    `packets` are the classes that arriving packets are made of; others come as `RawPacket`. `ssl` asks for TLS,
+    `transport` is as in `gamenet.Server`.
     Further keywords are fields of `gamenet.Limits`; a client has no `idle_timeout` unless it is given one.
     `OSError` if the server cannot be reached, `TimeoutError` after `connect_timeout` seconds.
     """
     limits.setdefault("idle_timeout", None)
-    client = Client(Limits(**limits), layout, packets, max_queued)
+    transports = choose(transport, asyncio.get_running_loop())
+    client = Client(transports, Limits(**limits), layout, packets, max_queued)
     try:
         async with asyncio.timeout(connect_timeout):
-            await asyncio.get_running_loop().create_connection(lambda: client.session, host, port, ssl=ssl)
+            await transports.create_connection(lambda: client.session, host, port, ssl=ssl)
     except TimeoutError:
         raise TimeoutError(f"no connection to {host} port {port} within {connect_timeout} s") from None
     try:

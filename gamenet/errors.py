@@ -127,6 +127,14 @@ def body_too_short(name: str, held: int, size: int) -> ValueError:
     return ValueError(f"{name} needs a body of {size} bytes, got {held}")
 
 
+def no_such_field(name: str, field: object) -> AttributeError:
+    return AttributeError(f"{name} has no field {field!r}")
+
+
+def no_such_packet(index: int, held: int) -> IndexError:
+    return IndexError(f"packet {index} of a batch of {held}")
+
+
 def wrong_type(name: str, wanted: str, value: object) -> TypeError:
     return TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
 

@@ -20,6 +20,7 @@ from gamenet.limits import Limits
 from gamenet.manager import SessionManager
 from gamenet.packets import Packet
 from gamenet.session import Session, SessionContext
+from gamenet.transports import TRANSPORTS, TransportName, choose
 
 logger = logging.getLogger("gamenet")
 
@@ -36,8 +37,9 @@ class Server:
     """A packet server.
 
     `layout` is the header, `ssl` a server-side `ssl.SSLContext` for TLS. `unknown_packets`: `"reject"` counts and
-    goes on, `"close"` ends the session; `handler_errors`: `"continue"` or `"close"` likewise. All further keywords
-    are the fields of `gamenet.Limits`. `ValueError`, naming it, for a limit out of range.
+    goes on, `"close"` ends the session; `handler_errors`: `"continue"` or `"close"` likewise. `transport`: `"asyncio"`
+    for the loop's own, `"fast"` for aiofastnet's, `"auto"` for the faster one that is there. All further keywords are
+    the fields of `gamenet.Limits`. `ValueError`, naming it, for a limit out of range.
     """
 
     def __init__(
@@ -47,17 +49,21 @@ class Server:
         ssl: ssl_module.SSLContext | None = None,
         unknown_packets: Literal["reject", "close"] = "reject",
         handler_errors: Literal["continue", "close"] = "continue",
+        transport: TransportName = "auto",
         **limits: Any,
     ) -> None:
         if unknown_packets not in ("reject", "close"):
             raise ValueError(f"unknown_packets is {unknown_packets!r}, not 'reject' or 'close'")
         if handler_errors not in ("continue", "close"):
             raise ValueError(f"handler_errors is {handler_errors!r}, not 'continue' or 'close'")
+        if transport not in TRANSPORTS:
+            raise ValueError(f"transport is {transport!r}, not 'auto', 'asyncio' or 'fast'")
         self.limits = Limits(**limits)
         self.layout = layout
         self.ssl = ssl
         self.unknown_packets: Literal["reject", "close"] = unknown_packets
         self.handler_errors: Literal["continue", "close"] = handler_errors
+        self.transport: TransportName = transport
         self.dispatch = DispatchTable()
         self._codec = HeaderCodec(layout, self.limits.max_packet_size)
         self._pool = PoolAllocator(self.limits.max_packet_size, max_blocks=self.limits.max_sessions)
@@ -80,6 +86,13 @@ class Server:
         """Decorator: `handler(session, packet)`, a function or `async def`, for a packet class or a packet id."""
         return self.dispatch.on(packet)
 
+    def on_batch(self, packet: type[Packet] | int) -> Callable[[HandlerT], HandlerT]:
+        """Decorator: `handler(session, batch)`, a function or `async def`, for runs of packets of a class or id.
+
+        It is called once for the packets that lie together in a chunk (4,096 at most); see `DispatchTable`.
+        """
+        return self.dispatch.on_batch(packet)
+
     def on_opened(self, hook: OpenedT) -> OpenedT:
         """Decorator: `hook(session)` is called when a session has opened, before its first packet."""
         self._opened_hooks.append(hook)
@@ -95,7 +108,8 @@ class Server:
     async def start(self, host: str | None = "127.0.0.1", port: int = 0) -> None:
         """Listen on `host` (None: all addresses) and `port` (0: one the system chooses; see `port`).
 
-        `OSError` if the address cannot be had, `RuntimeError` if the server is running.
+        `OSError` if the address cannot be had, `RuntimeError` if the server is running, `ModuleNotFoundError` if the
+        transport is not installed.
         """
         if self._listener is not None:
             raise RuntimeError(f"this server listens on port {self.port} already")
@@ -114,8 +128,9 @@ class Server:
             self.unknown_packets,
             self.handler_errors,
         )
-        self._listener = await loop.create_server(
-            lambda: Session(context), host, port, ssl=self.ssl, backlog=BACKLOG
+        transports = choose(self.transport, loop)
+        self._listener = await transports.create_server(
+            lambda: transports.session_type(context), host, port, ssl=self.ssl, backlog=BACKLOG
         )
         self._context = context
 

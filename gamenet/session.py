@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from gamenet._core import FlushQueue, HeaderCodec, Ledger, PoolAllocator, Route, RouteTable, Stream
+from gamenet._core import FlushQueue, HeaderCodec, Ledger, PoolAllocator, Receiver, Route, RouteTable, Stream
 from gamenet.errors import CloseReason, InvalidPacketError
 from gamenet.limits import Limits
 from gamenet.logs import LimitedLogger
@@ -64,6 +64,7 @@ class SessionContext:
         self.log = LimitedLogger(logger, loop.time)
         self.timer = LoopTimer(loop)
         self.flush_queue = FlushQueue(loop.call_soon)
+        self.receiver = Receiver()
         self.unknown_packets = unknown_packets
         self.handler_errors = handler_errors
 
@@ -101,6 +102,7 @@ class Session(Stream, asyncio.Protocol):
             context.loop.time,
             limits.max_read_buffer,
             limits.max_write_buffer,
+            context.receiver,
         )
         self._context = context
         self._socket_transport: asyncio.Transport | None = None
@@ -296,6 +298,12 @@ class Session(Stream, asyncio.Protocol):
         extra = {"session_id": self.id, "peer": self.peername}
         who = (self.id, str(self.peername))
         self._context.log.log(level, "session %d %s " + message, *who, *values, extra=extra, error=error)
+
+
+class BufferedSession(Session, asyncio.BufferedProtocol):
+    """A session for loops that read into memory of ours: one buffer for all of them, and no copy."""
+
+    __slots__ = ()
 
 
 def _start(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any]) -> asyncio.Future[Any]:

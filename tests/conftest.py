@@ -87,14 +87,15 @@ def pytest_asyncio_loop_factories(config, item):
 class Net:
     """Servers and clients of one test. When it ends, everything they used must be given back."""
 
-    def __init__(self, gamenet, stack):
+    def __init__(self, gamenet, transport, stack):
         self.gamenet = gamenet
+        self.transport = transport
         self.stack = stack
         self.servers = []
         self.contexts = []
 
     async def server(self, start=True, **options):
-        server = self.gamenet.Server(**options)
+        server = self.gamenet.Server(**{"transport": self.transport, **options})
         self.servers.append(server)
         if start:
             await self.start(server)
@@ -107,6 +108,7 @@ class Net:
 
     async def connect(self, server, **options):
         """A gamenet client of `server`."""
+        options.setdefault("transport", self.transport)
         connecting = self.gamenet.connect("127.0.0.1", server.port, **options)
         return await self.stack.enter_async_context(connecting)
 
@@ -117,14 +119,17 @@ class Net:
         return reader, writer
 
 
-@pytest_asyncio.fixture
-async def net(gamenet):
+HAS_FAST = importlib.util.find_spec("aiofastnet") and sys.platform != "win32"  # there asyncio's loop reads by itself
+
+
+@pytest_asyncio.fixture(params=["asyncio", *(["fast"] if HAS_FAST else [])])
+async def net(request, gamenet):
     loop = asyncio.get_running_loop()
     complaints = []
     loop.set_exception_handler(lambda loop, context: complaints.append(context))
     tasks_before = asyncio.all_tasks()
     async with AsyncExitStack() as stack:
-        net = Net(gamenet, stack)
+        net = Net(gamenet, request.param, stack)
         yield net
     for _ in range(3):
         await asyncio.sleep(0.01)

@@ -42,11 +42,14 @@ def hostile_stream(rng, layout, max_packet_size):
 
     codec = HeaderCodec(layout, max_packet_size)
     stream = b""
+    room = max_packet_size - layout.header_size
+    has_sequence = "sequence" in [field.name for field in layout.fields]
     for _ in range(rng.randrange(1, 30)):
-        room = max_packet_size - layout.header_size
-        body = rng.randbytes(rng.choice([0, 1, 3, 20, rng.randrange(room), room]))
-        stream += codec.encode(rng.choice([1, 2, 3, 7, 200]), len(body), rng.choice([0, 0, 9, 200])
-                               if "sequence" in [f.name for f in layout.fields] else 0) + body
+        packet_id, size = rng.choice([1, 2, 3, 4, 7, 200]), rng.choice([0, 1, 3, 20, rng.randrange(room), room])
+        for _ in range(rng.choice([1, 1, 1, 2, 9])):  # a run, of one size or of two
+            body = rng.randbytes(size)
+            stream += codec.encode(packet_id, size, rng.choice([0, 0, 9, 200]) if has_sequence else 0) + body
+            size = rng.choice([size, size, 20])
     if rng.random() < 0.3:
         mutated = bytearray(stream)
         for _ in range(rng.randrange(1, 4)):
@@ -159,11 +162,49 @@ def played(twin, seed, pieces):
             packet.x = 9
             session.send(packet)
 
+    def batch_handler(session, batch):
+        log.append((batch.packet_id, len(batch), [(p.packet_id, p.sequence, p.body) for p in batch]))
+        action = rng.choice(["reply", "reply", "raise", "result", "keep", "keep packets", "column", "replace", "suspend",
+                             "shut", "nested", "write", "answer"])
+        if action == "reply":
+            log.append(batch.reply())
+        elif action == "raise":
+            raise KeyError(len(batch))
+        elif action == "result":
+            return len(batch)
+        elif action == "keep":
+            kept.extend([batch, iter(batch)])
+        elif action == "keep packets":
+            kept.extend(packet for packet in batch if rng.random() < 0.5)
+            kept.append(batch[rng.randrange(-len(batch), len(batch))])
+        elif action == "column":
+            name = rng.choice("xyzn")
+            log.append(outcome(lambda: batch.column(name).tolist()))
+            if name == "y":
+                kept.append(batch.column(name))
+        elif action == "replace":
+            routes.set(batch.packet_id, twin.Route(handler) if rng.random() < 0.2 else routes.get(batch.packet_id))
+        elif action == "suspend":
+            session.suspend()
+        elif action == "shut" and rng.random() < 0.05:
+            session.shut()
+            log.append(batch.reply())
+        elif action == "nested":
+            session.data_received(struct.pack("<HHI", 4, 12, 77) + b"\1\2\3\4")
+        elif action == "write":
+            for packet in batch:
+                packet.x = 9
+                session.send(packet)
+        elif action == "answer":
+            for packet in batch:
+                session.reply(packet)
+
     field = twin.Field("x", "H", 0, 2)
     typed = type("Typed", (twin.TypedPacket,), {"_struct": twin.Struct((field,)), "_id": 3, "x": field, "__slots__": ()})
     routes.set(1, twin.Route(handler))
     routes.set(2, twin.Route(handler, twin.RawPacket, 2))
     routes.set(3, twin.Route(handler, typed, 2))
+    routes.set(4, twin.Route(batch_handler, batched(twin), 3, True))
     queue = twin.FlushQueue(turn.append)
     session = Session(
         twin.HeaderCodec(max_packet_size=300), twin.PoolAllocator(300), routes, ledger, queue, lambda: 1.0, 500, 2000
@@ -185,7 +226,23 @@ def played(twin, seed, pieces):
     session.flush()
     session.detach()
     counts = {name: getattr(ledger, name) for name in dir(ledger) if not name.startswith("_")}
-    return log, transport.written, counts, [bytes(k) if isinstance(k, memoryview) else (k.packet_id, k.body) for k in kept]
+    return log, transport.written, counts, [contents(twin, thing) for thing in kept]
+
+
+def batched(twin):
+    """A class whose fields a batch gives as columns; the last one is not in every packet of its id."""
+    fields = (twin.Field("x", "H", 0, 2), twin.Field("y", "?", 2, 1), twin.Field("z", "I", 3, 4, "big"))
+    body = {field.name: field for field in fields}
+    return type("Batched", (twin.TypedPacket,), {**body, "_struct": twin.Struct(fields), "_id": 4, "__slots__": ()})
+
+
+def contents(twin, thing):
+    """What a handler kept, by value."""
+    if isinstance(thing, memoryview):
+        return bytes(thing)
+    if isinstance(thing, twin.RawPacket):
+        return thing.packet_id, thing.sequence, thing.body
+    return [contents(twin, packet) for packet in thing]
 
 
 def test_streams(seed):

@@ -13,6 +13,7 @@ LAYERS = [
     ["_core"],
     ["limits", "logs", "timeouts", "declaration", "packets", "dispatch"],
     ["timer", "session", "manager"],
+    ["transports"],
     ["server", "client", "run"],
     ["demo", "cli", "__main__"],
 ]

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from contextlib import suppress
 
 import pytest
 from wire import read_packet, wire
@@ -159,6 +160,8 @@ def test_unknown_options_are_refused(gamenet):
         gamenet.Server(unknown_packets="ignore")
     with pytest.raises(ValueError, match="handler_errors is 'ignore'"):
         gamenet.Server(handler_errors="ignore")
+    with pytest.raises(ValueError, match="transport is 'carrier pigeon'"):
+        gamenet.Server(transport="carrier pigeon")
 
 
 # -- starting and stopping
@@ -299,7 +302,8 @@ async def test_a_session_may_be_closed_as_soon_as_it_opens(net, until):
     await net.start(server)
     reader, writer = await net.open(server)
     writer.write(wire(1))
-    assert await reader.read() == b""
+    with suppress(ConnectionError):  # what we sent may cross the end of the connection
+        assert await reader.read() == b""
     await until(lambda: server.stats()["closed"] == {"banned": 1})
     assert server.stats()["packets_dispatched"] == 0
 

@@ -29,6 +29,7 @@ def main(rounds: int) -> None:
     for title, packets, make in (
         ("handle_pieces: packets in pieces of 1 to 17 bytes", workloads.PACKETS // 16, workloads.handle_pieces),
         ("reply_burst: each packet answered with itself", workloads.PACKETS, workloads.reply_burst),
+        ("batch_burst: the same by a batch handler", workloads.PACKETS, workloads.batch_burst),
     ):
         _report(title, packets, {"pure": make(_pure), "compiled": make(_compiled)}, rounds)
 

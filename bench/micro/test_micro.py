@@ -30,6 +30,11 @@ def test_reply_burst(benchmark, twin):
     benchmark(workloads.reply_burst(twin))
 
 
+@pytest.mark.benchmark(group="batch_burst: 16,384 packets, answered by a batch handler")
+def test_batch_burst(benchmark, twin):
+    benchmark(workloads.batch_burst(twin))
+
+
 @pytest.mark.benchmark(group="handle_burst: 16,384 packets of 64 bytes, an empty handler each")
 def test_walk_headers_in_c(benchmark):
     try:

@@ -56,10 +56,10 @@ class Sink:
         pass
 
 
-def stream(twin: ModuleType, handler: Callable[..., Any]) -> Any:
-    """A stream of `twin` whose moves go to `handler`."""
+def stream(twin: ModuleType, handler: Callable[..., Any], **route: Any) -> Any:
+    """A stream of `twin` whose moves go to `handler`; `route` are further arguments of `Route`."""
     routes = twin.RouteTable()
-    routes.set(MOVE_ID, twin.Route(handler))
+    routes.set(MOVE_ID, twin.Route(handler, **route))
     made = twin.Stream(
         twin.HeaderCodec(), twin.PoolAllocator(), routes, twin.Ledger(), twin.FlushQueue(lambda flush: None),
         time.monotonic,
@@ -103,6 +103,17 @@ def handle_pieces(twin: ModuleType) -> Callable[[], None]:
 def reply_burst(twin: ModuleType) -> Callable[[], None]:
     """Answer every packet of the burst with itself, and flush."""
     data, session = move_burst(), stream(twin, lambda session, packet: session.reply(packet))
+
+    def run() -> None:
+        session.data_received(data)
+        session.flush()
+
+    return run
+
+
+def batch_burst(twin: ModuleType) -> Callable[[], None]:
+    """As `reply_burst`, by a batch handler."""
+    data, session = move_burst(), stream(twin, lambda session, batch: batch.reply(), is_batch=True)
 
     def run() -> None:
         session.data_received(data)

@@ -1,5 +1,6 @@
 """The compiled twins: the same names as `gamenet._pure`, and what ships in the wheels."""
 
+from gamenet._compiled.batch import Batch
 from gamenet._compiled.buffer import PacketBuffer
 from gamenet._compiled.codec import Field, Struct, TypedPacket
 from gamenet._compiled.header import HeaderCodec, PacketHeader
@@ -7,10 +8,12 @@ from gamenet._compiled.ledger import Ledger
 from gamenet._compiled.outbox import Outbox
 from gamenet._compiled.packet import RawPacket
 from gamenet._compiled.pool import Block, PoolAllocator
+from gamenet._compiled.receiver import Receiver
 from gamenet._compiled.routes import Route, RouteTable
 from gamenet._compiled.stream import FlushQueue, Stream, broadcast
 
 __all__ = [
+    "Batch",
     "Block",
     "Field",
     "FlushQueue",
@@ -21,6 +24,7 @@ __all__ = [
     "PacketHeader",
     "PoolAllocator",
     "RawPacket",
+    "Receiver",
     "Route",
     "RouteTable",
     "Stream",

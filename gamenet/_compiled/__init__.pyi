@@ -1,5 +1,6 @@
 # The twins have the same names and signatures (tests/test_twins.py): the pure one is the typed description of both.
 from gamenet._pure import (
+    Batch,
     Block,
     Field,
     FlushQueue,
@@ -10,6 +11,7 @@ from gamenet._pure import (
     PacketHeader,
     PoolAllocator,
     RawPacket,
+    Receiver,
     Route,
     RouteTable,
     Stream,
@@ -19,6 +21,7 @@ from gamenet._pure import (
 )
 
 __all__ = [
+    "Batch",
     "Block",
     "Field",
     "FlushQueue",
@@ -29,6 +32,7 @@ __all__ = [
     "PacketHeader",
     "PoolAllocator",
     "RawPacket",
+    "Receiver",
     "Route",
     "RouteTable",
     "Stream",

@@ -5,11 +5,17 @@ from gamenet._compiled.packet cimport RawPacket
 from gamenet._compiled.pool cimport Block, PoolAllocator
 
 
+cdef struct Run:  # consecutive packets of one id
+    Py_ssize_t packets
+    Py_ssize_t size  # of all of them, in bytes, headers included
+    Py_ssize_t packet_size  # of each; 0 if they differ
+
+
 cdef class PacketBuffer:
     cdef readonly HeaderCodec codec
     cdef PoolAllocator pool
     # what is being read
-    cdef object chunk  # bytes: keeps cursor and end alive
+    cdef object chunk  # bytes or a receive buffer's block: keeps cursor and end alive
     cdef const uint8_t* cursor
     cdef const uint8_t* end
     cdef object pending  # deque of chunks behind it; None while there are none
@@ -27,7 +33,10 @@ cdef class PacketBuffer:
     cdef RawPacket lent  # what the iteration handed out last
 
     cdef int add(self, object chunk) except -1
+    cdef int add_block(self, Block block, Py_ssize_t size) except -1
+    cdef int leave_block(self) except -1
     cdef bint advance(self) except -1
+    cdef Run cut_run(self, Py_ssize_t min_body_size, Py_ssize_t max_packets) noexcept
     cdef bint advance_slowly(self) except -1
     cdef bint next_chunk(self) except -1
     cdef bint cut(self) except -1

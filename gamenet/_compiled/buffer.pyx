@@ -8,7 +8,7 @@ reaches a caller. Locking rule: one owner thread; other threads hand their bytes
 
 from collections import deque
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.ref cimport Py_REFCNT
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
@@ -89,6 +89,26 @@ cdef class PacketBuffer:
         self.end = self.cursor + PyBytes_GET_SIZE(data)
         return 0
 
+    cdef int add_block(self, Block block, Py_ssize_t size) except -1:
+        """As `add` for bytes that were read into `block`; to be followed by `leave_block` before the next read."""
+        if self.cursor != self.end:
+            return self.add(PyBytes_FromStringAndSize(<const char*>block.memory, size))
+        self.chunk = block
+        self.cursor = block.memory
+        self.end = block.memory + size
+        return 0
+
+    cdef int leave_block(self) except -1:
+        """Refer to no receive buffer any more: what is unread is copied out."""
+        cdef bytes rest
+        if isinstance(self.chunk, Block):
+            rest = PyBytes_FromStringAndSize(<const char*>self.cursor, self.end - self.cursor)
+            self.chunk = rest
+            self.cursor = <const uint8_t*>PyBytes_AS_STRING(rest)
+            self.end = self.cursor + PyBytes_GET_SIZE(rest)
+        self.source = None
+        return 0
+
     cdef bint advance(self) except -1:
         """Cut the next packet into `header`, `source`, `body`, `body_size`. False if none is whole yet."""
         cdef Py_ssize_t left = self.end - self.cursor
@@ -104,6 +124,29 @@ cdef class PacketBuffer:
         self.body_size = <Py_ssize_t>self.header.packet_size - header_size
         self.cursor += self.header.packet_size
         return True
+
+    cdef Run cut_run(self, Py_ssize_t min_body_size, Py_ssize_t max_packets) noexcept:
+        """Cut what follows the packet that was cut last, lies behind it in the chunk, and has its id."""
+        cdef Header header
+        cdef const uint8_t* cursor = self.cursor
+        cdef uint64_t min_packet_size = <uint64_t>(self.codec.header_size + min_body_size)
+        cdef uint64_t packet_size = self.header.packet_size
+        cdef Run run = Run(1, <Py_ssize_t>packet_size, <Py_ssize_t>packet_size)
+        if self.source is not self.chunk:  # a completed tail lies elsewhere, and makes a run of its own
+            return run
+        while run.packets < max_packets and self.end - cursor >= self.codec.header_size:
+            load_header(self.codec, cursor, &header)
+            if header.packet_id != self.header.packet_id or header.packet_size < min_packet_size:
+                break
+            if not fits(self.codec, header.packet_size) or header.packet_size > <uint64_t>(self.end - cursor):
+                break
+            if header.packet_size != packet_size:
+                run.packet_size = 0
+            cursor += header.packet_size
+            run.packets += 1
+        run.size += cursor - self.cursor
+        self.cursor = cursor
+        return run
 
     cdef bint advance_slowly(self) except -1:
         """At the end of a chunk, inside a packet, or at an error."""

@@ -1,4 +1,5 @@
 from libc.stdint cimport uint8_t
+from libc.string cimport memcpy
 
 from gamenet._compiled.packet cimport RawPacket
 
@@ -39,3 +40,12 @@ cdef class Struct:
 
 cdef class TypedPacket(RawPacket):
     cdef int fill(self, Struct layout, tuple values, dict named) except -1
+
+
+cdef inline void copy_bytes(uint8_t* out, const uint8_t* data, Py_ssize_t size, bint swaps) noexcept:
+    cdef Py_ssize_t index
+    if not swaps:
+        memcpy(out, data, size)
+        return
+    for index in range(size):
+        out[index] = data[size - 1 - index]

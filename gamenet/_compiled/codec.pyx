@@ -30,15 +30,6 @@ cdef double FLOAT_MAX = 3.4028234663852886e38
 cdef double DOUBLE_MAX = 1.7976931348623157e308
 
 
-cdef inline void copy_bytes(uint8_t* out, const uint8_t* data, Py_ssize_t size, bint swaps) noexcept:
-    cdef Py_ssize_t index
-    if not swaps:
-        memcpy(out, data, size)
-        return
-    for index in range(size):
-        out[index] = data[size - 1 - index]
-
-
 @cython.no_gc
 cdef class Field:
     """One field of a packed struct, and the descriptor that reads and writes it.

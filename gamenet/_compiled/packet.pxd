@@ -1,4 +1,9 @@
+from cpython.bytes cimport PyBytes_GET_SIZE
 from libc.stdint cimport uint8_t, uint64_t
+
+
+cdef enum:
+    KEEP_FACTOR = 2  # what is kept may hold a chunk up to this many times its own size
 
 
 cdef class RawPacket:
@@ -19,6 +24,11 @@ cdef inline void let_go(RawPacket packet) noexcept:
     packet.source = None
     packet.data = NULL
     packet.size = 0
+
+
+cdef inline bint may_hold(object source, Py_ssize_t size) noexcept:
+    """Whether what is kept may hold `source` for its `size` bytes: not a pool's block, nor a chunk much larger."""
+    return isinstance(source, bytes) and PyBytes_GET_SIZE(source) <= KEEP_FACTOR * size
 
 
 cdef uint64_t as_number(str name, object value) except? 0xFFFFFFFFFFFFFFFF

@@ -7,7 +7,7 @@ so neither a kept packet nor a view of one can dangle or change. Locking rule: o
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.long cimport PyLong_AsUnsignedLongLong
 from cpython.ref cimport Py_REFCNT
 from libc.string cimport memcmp, memcpy
@@ -19,9 +19,6 @@ import operator
 from gamenet import errors
 
 MAX_NUMBER = (1 << 64) - 1
-
-cdef enum:
-    KEEP_FACTOR = 2  # a kept packet may hold a chunk up to this many times its own size
 
 
 cdef uint64_t as_number(str name, object value) except? 0xFFFFFFFFFFFFFFFF:
@@ -126,6 +123,4 @@ cdef class RawPacket:
 
     cdef int settle(self) except -1:
         """The handler kept this packet: do not let it hold a chunk much larger than itself, or a pool's block."""
-        if isinstance(self.source, bytes) and PyBytes_GET_SIZE(self.source) <= KEEP_FACTOR * self.size:
-            return 0
-        return self.move_out()
+        return 0 if may_hold(self.source, self.size) else self.move_out()

@@ -1,6 +1,7 @@
 from cpython.object cimport PyObject
 from libc.stdint cimport uint64_t
 
+from gamenet._compiled.batch cimport Batch
 from gamenet._compiled.packet cimport RawPacket
 
 
@@ -13,7 +14,9 @@ cdef class Route:
     cdef readonly object handler
     cdef readonly object packet_type  # RawPacket or a class derived from it
     cdef readonly Py_ssize_t min_body_size
+    cdef readonly bint is_batch  # the handler takes a Batch
     cdef RawPacket spare  # a packet object nobody else refers to, for the next packet; or None
+    cdef Batch spare_batch  # likewise, for the next run
 
 cdef class RouteTable:
     cdef Route default_route
@@ -30,6 +33,15 @@ cdef inline RawPacket take_packet(Route route):
         return route.packet_type.__new__(route.packet_type)
     route.spare = None
     return packet
+
+
+cdef inline Batch take_batch(Route route):
+    """A batch object of the route's own to fill, as `take_packet`."""
+    cdef Batch batch = route.spare_batch
+    if batch is None:
+        return Batch.__new__(Batch)
+    route.spare_batch = None
+    return batch
 
 
 cdef inline Route find_route(RouteTable table, uint64_t packet_id):

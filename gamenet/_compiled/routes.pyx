@@ -16,10 +16,11 @@ import operator
 cdef class Route:
     """Where packets of one id go: `handler(session, packet)`, and the packet class it is given.
 
-    Bodies shorter than `min_body_size` bytes never reach the handler.
+    Bodies shorter than `min_body_size` bytes never reach the handler. With `is_batch` it is
+    `handler(session, batch)`, once for every run of packets.
     """
 
-    def __init__(self, handler, packet_type=RawPacket, min_body_size=0):
+    def __init__(self, handler, packet_type=RawPacket, min_body_size=0, bint is_batch=False):
         if not callable(handler):
             raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
         if not issubclass(packet_type, RawPacket):
@@ -27,6 +28,7 @@ cdef class Route:
         self.handler = handler
         self.packet_type = packet_type
         self.min_body_size = as_number("min_body_size", min_body_size)
+        self.is_batch = is_batch
 
 
 @cython.no_gc_clear  # `pages` must not outlive what `routes` holds

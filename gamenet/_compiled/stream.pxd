@@ -1,9 +1,12 @@
 from libc.stdint cimport uint8_t, uint64_t
 
+from gamenet._compiled.batch cimport Batch, RunSender
 from gamenet._compiled.buffer cimport PacketBuffer
 from gamenet._compiled.ledger cimport Ledger
 from gamenet._compiled.outbox cimport Outbox
 from gamenet._compiled.packet cimport RawPacket
+from gamenet._compiled.pool cimport Block
+from gamenet._compiled.receiver cimport Receiver
 from gamenet._compiled.routes cimport Route, RouteTable
 
 
@@ -14,12 +17,13 @@ cdef class FlushQueue:
     cdef int push(self, Stream stream) except -1
 
 
-cdef class Stream:
+cdef class Stream(RunSender):
     cdef PacketBuffer inbox
     cdef Outbox outbox
     cdef RouteTable routes
     cdef Ledger ledger
     cdef FlushQueue flush_queue
+    cdef Receiver receiver  # None: chunks come by data_received()
     cdef object clock
     cdef object transport  # None before attach() and after detach()
     cdef object write  # transport.write
@@ -35,12 +39,13 @@ cdef class Stream:
 
     cdef int pump(self) except -1
     cdef int dispatch(self, Route route, PacketBuffer inbox) except -1
+    cdef int dispatch_run(self, Route route, PacketBuffer inbox) except -1
     cdef int reject(self, Route route) except -1
     cdef int handler_raised(self, uint64_t packet_id) except -1
     cdef int discard(self) except -1
     cdef bint send_body(self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence) except -1
     cdef bint send_bytes(self, bytes frame) except -1
-    cdef int sent(self) except -1
+    cdef int sent(self, Py_ssize_t packets) except -1
     cdef inline int require_thread(self) except -1
     cdef int flush_now(self) except -1
     cdef int write_out(self) except -1

@@ -13,11 +13,14 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_REFCNT
+from libc.string cimport memcpy
 
+from gamenet._compiled.batch cimport MAX_RUN
+from gamenet._compiled.buffer cimport Run
 from gamenet._compiled.header cimport HeaderCodec
 from gamenet._compiled.packet cimport as_number, let_go
 from gamenet._compiled.pool cimport PoolAllocator
-from gamenet._compiled.routes cimport find_route, take_packet
+from gamenet._compiled.routes cimport find_route, take_batch, take_packet
 
 from gamenet import errors
 
@@ -69,7 +72,7 @@ cdef class FlushQueue:
         return 0
 
 
-cdef class Stream:
+cdef class Stream(RunSender):
     """One connection's packets, both ways; the base class of `Session`.
 
     `clock()` gives seconds; `last_received` is its value at the latest chunk. Up to `max_write_buffer` bytes may
@@ -87,12 +90,14 @@ cdef class Stream:
         clock,
         Py_ssize_t max_read_buffer=65536,
         Py_ssize_t max_write_buffer=1048576,
+        Receiver receiver=None,
     ):
         self.inbox = PacketBuffer(codec, pool)
         self.outbox = Outbox(codec, pool)
         self.routes = routes
         self.ledger = ledger
         self.flush_queue = flush_queue
+        self.receiver = receiver
         self.clock = clock
         self.max_read_buffer = max_read_buffer
         self.max_write_buffer = max_write_buffer
@@ -140,6 +145,25 @@ cdef class Stream:
         if self.is_suspended and self.inbox.waiting() >= self.max_read_buffer:
             self.on_read_full()
 
+    def get_buffer(self, sizehint):
+        """Called by a loop that reads into our memory: a writable view to read into, at once."""
+        return self.receiver.lend()
+
+    def buffer_updated(self, Py_ssize_t nbytes):
+        """Called by the loop when it has read `nbytes` into what `get_buffer()` gave it."""
+        cdef object view = self.receiver.view
+        cdef Block block = self.receiver.take()
+        self.last_received = self.clock()
+        self.ledger.bytes_in += nbytes
+        self.inbox.add_block(block, nbytes)
+        try:
+            self.pump()
+        finally:
+            self.inbox.leave_block()
+            self.receiver.give_back(block, view)
+        if self.is_suspended and self.inbox.waiting() >= self.max_read_buffer:
+            self.on_read_full()
+
     def suspend(self):
         """Dispatch nothing until `resume()`; arriving bytes wait."""
         self.is_suspended = True
@@ -160,6 +184,8 @@ cdef class Stream:
                 route = find_route(self.routes, inbox.header.packet_id)
                 if route is None or inbox.body_size < route.min_body_size:
                     self.reject(route)
+                elif route.is_batch:
+                    self.dispatch_run(route, inbox)
                 else:
                     self.dispatch(route, inbox)
         except errors.InvalidPacketError as error:
@@ -170,6 +196,7 @@ cdef class Stream:
             self.is_pumping = False
             if not self.is_open:
                 self.discard()
+            self.flush_now()
         return 0
 
     cdef int reject(self, Route route) except -1:
@@ -184,8 +211,6 @@ cdef class Stream:
     cdef int dispatch(self, Route route, PacketBuffer inbox) except -1:
         cdef uint64_t packet_id = inbox.header.packet_id  # the handler may bring the inbox its next packet
         cdef RawPacket packet = take_packet(route)
-        cdef PyObject* arguments[2]
-        cdef PyObject* result
         self.ledger.packets_dispatched += 1
         self.ledger.bytes_dispatched += inbox.header.packet_size
         packet.id = packet_id
@@ -193,21 +218,32 @@ cdef class Stream:
         packet.source = inbox.source
         packet.data = inbox.body
         packet.size = inbox.body_size
-        arguments[0] = <PyObject*>self
-        arguments[1] = <PyObject*>packet
-        result = PyObject_Vectorcall(<PyObject*>route.handler, arguments, 2, NULL)
-        if result is NULL:
-            self.handler_raised(packet_id)
-        else:
-            returned = checked(result)
-            if returned is not None and returned is not True and returned is not False:
-                self.on_result(packet_id, returned)
-                returned = None
+        call_handler(self, route, packet_id, <PyObject*>packet)
         if Py_REFCNT(packet) == 1:
             let_go(packet)
             route.spare = packet
         else:
             packet.settle()
+        return 0
+
+    cdef int dispatch_run(self, Route route, PacketBuffer inbox) except -1:
+        """Hand the packet that was cut, and those of its id behind it, to a batch handler."""
+        cdef uint64_t packet_id = inbox.header.packet_id
+        cdef Batch batch = take_batch(route)
+        cdef const uint8_t* frames = inbox.body - inbox.codec.header_size
+        cdef Run run = inbox.cut_run(route.min_body_size, MAX_RUN)
+        batch.fill(self, inbox.codec, route.packet_type, packet_id, inbox.source, frames, run)
+        self.ledger.packets_dispatched += run.packets
+        self.ledger.bytes_dispatched += run.size
+        try:
+            call_handler(self, route, packet_id, <PyObject*>batch)
+        finally:
+            batch.take_back()
+            if Py_REFCNT(batch) == 1:
+                batch.empty()
+                route.spare_batch = batch
+            else:
+                batch.settle()
         return 0
 
     cdef int handler_raised(self, uint64_t packet_id) except -1:
@@ -284,7 +320,7 @@ cdef class Stream:
             self.ledger.sends_refused += 1
             return False
         self.outbox.append_body(packet_id, body, size, sequence)
-        self.sent()
+        self.sent(1)
         return True
 
     cdef bint send_bytes(self, bytes frame) except -1:
@@ -292,17 +328,34 @@ cdef class Stream:
             self.ledger.sends_refused += 1
             return False
         self.outbox.append_bytes(frame)
-        self.sent()
+        self.sent(1)
         return True
 
-    cdef int sent(self) except -1:
+    cdef bint send_run(self, Batch batch) except -1:
+        """Every packet of the batch, as `send_body` would: copied in pieces that end where a limit is passed."""
+        cdef Py_ssize_t first = 0, packets, start, size, limit
+        self.require_thread()
+        while first < batch.run.packets:
+            if not self.is_open:
+                self.ledger.sends_refused += batch.run.packets - first
+                return False
+            limit = self.max_write_buffer if self.is_write_paused else min(FLUSH_LIMIT, self.max_write_buffer)
+            packets = batch.packets_above(first, limit - self.outbox.waiting())
+            start = batch.start_of(first)
+            size = batch.start_of(first + packets) - start
+            memcpy(self.outbox.reserve(size), batch.frames + start, size)
+            first += packets
+            self.sent(packets)
+        return True
+
+    cdef int sent(self, Py_ssize_t packets) except -1:
         cdef Py_ssize_t waiting = self.outbox.waiting()
-        self.ledger.packets_out += 1
+        self.ledger.packets_out += packets
         if waiting > FLUSH_LIMIT and not self.is_write_paused:
             self.flush_now()
         elif waiting > self.max_write_buffer:
             self.on_overflow()
-        elif not self.in_flush_queue:
+        elif not self.in_flush_queue and not self.is_pumping:
             self.in_flush_queue = True
             self.flush_queue.push(self)
         return 0
@@ -380,6 +433,21 @@ cdef class Stream:
 
     def on_write_error(self, error):
         """The transport refused a write."""
+
+
+cdef inline int call_handler(Stream stream, Route route, uint64_t packet_id, PyObject* packet) except -1:
+    """`route.handler(stream, packet)`; what it raises or returns goes to the stream's hooks."""
+    cdef PyObject* arguments[2]
+    cdef PyObject* result
+    arguments[0] = <PyObject*>stream
+    arguments[1] = packet
+    result = PyObject_Vectorcall(<PyObject*>route.handler, arguments, 2, NULL)
+    if result is NULL:
+        return stream.handler_raised(packet_id)
+    returned = checked(result)
+    if returned is not None and returned is not True and returned is not False:
+        stream.on_result(packet_id, returned)
+    return 0
 
 
 def broadcast(streams, bytes frame not None, exclude=None):

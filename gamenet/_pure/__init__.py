@@ -1,5 +1,6 @@
 """The pure twins: the readable specification of `gamenet._compiled`, and what runs without a compiler."""
 
+from gamenet._pure.batch import Batch
 from gamenet._pure.buffer import PacketBuffer
 from gamenet._pure.codec import Field, Struct, TypedPacket
 from gamenet._pure.header import HeaderCodec, PacketHeader
@@ -7,10 +8,12 @@ from gamenet._pure.ledger import Ledger
 from gamenet._pure.outbox import Outbox
 from gamenet._pure.packet import RawPacket
 from gamenet._pure.pool import Block, PoolAllocator
+from gamenet._pure.receiver import Receiver
 from gamenet._pure.routes import Route, RouteTable
 from gamenet._pure.stream import FlushQueue, Stream, broadcast
 
 __all__ = [
+    "Batch",
     "Block",
     "Field",
     "FlushQueue",
@@ -21,6 +24,7 @@ __all__ = [
     "PacketHeader",
     "PoolAllocator",
     "RawPacket",
+    "Receiver",
     "Route",
     "RouteTable",
     "Stream",

@@ -125,6 +125,27 @@ class PacketBuffer:
         self._end = self._position = position + packet_size
         return True
 
+    def _cut_run(self, min_body_size: int, max_packets: int) -> list[int]:
+        """Cut what follows the packet that was cut last, lies behind it in the chunk, and has its id.
+
+        Where the frames start in `_source`, and where the last one ends.
+        """
+        codec, chunk, position = self._codec, self._chunk, self._position
+        header_size, packet_id = codec.header_size, self._header[0]
+        starts = [self._start - header_size, self._end]
+        if self._source is not chunk:  # a completed tail lies elsewhere, and makes a run of its own
+            return starts
+        while len(starts) <= max_packets and len(chunk) - position >= header_size:
+            found_id, packet_size, _ = codec._load(chunk, position)
+            if found_id != packet_id or packet_size < header_size + min_body_size:
+                break
+            if packet_size > codec.max_packet_size or packet_size > len(chunk) - position:
+                break
+            position += packet_size
+            starts.append(position)
+        self._position = position
+        return starts
+
     def _advance_slowly(self) -> bool:
         """At the end of a chunk, inside a packet, or at an error."""
         if self._broken is not None:

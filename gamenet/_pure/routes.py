@@ -14,13 +14,18 @@ from gamenet._pure.packet import RawPacket, as_number
 class Route:
     """Where packets of one id go: `handler(session, packet)`, and the packet class it is given.
 
-    Bodies shorter than `min_body_size` bytes never reach the handler.
+    Bodies shorter than `min_body_size` bytes never reach the handler. With `is_batch` it is
+    `handler(session, batch)`, once for every run of packets.
     """
 
-    __slots__ = ("handler", "min_body_size", "packet_type")
+    __slots__ = ("handler", "is_batch", "min_body_size", "packet_type")
 
     def __init__(
-        self, handler: Callable[..., Any], packet_type: type[RawPacket] = RawPacket, min_body_size: int = 0
+        self,
+        handler: Callable[..., Any],
+        packet_type: type[RawPacket] = RawPacket,
+        min_body_size: int = 0,
+        is_batch: bool = False,
     ) -> None:
         if not callable(handler):
             raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
@@ -29,6 +34,7 @@ class Route:
         self.handler = handler
         self.packet_type = packet_type
         self.min_body_size = as_number("min_body_size", min_body_size)
+        self.is_batch = bool(is_batch)
 
 
 class RouteTable:

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from gamenet import errors
+from gamenet._pure.batch import MAX_PACKETS, Batch, cut_batch
 from gamenet._pure.buffer import PacketBuffer
 from gamenet._pure.header import HeaderCodec
 from gamenet._pure.ledger import Ledger
 from gamenet._pure.outbox import Outbox
 from gamenet._pure.packet import RawPacket, cut_packet
 from gamenet._pure.pool import PoolAllocator
+from gamenet._pure.receiver import Receiver
 from gamenet._pure.routes import Route, RouteTable
 
 if TYPE_CHECKING:
@@ -65,8 +67,8 @@ class Stream:
     """
 
     __slots__ = ("_clock", "_flush_queue", "_in_flush_queue", "_inbox", "_is_pumping", "_ledger", "_max_read_buffer",
-                 "_max_write_buffer", "_outbox", "_routes", "_thread", "_transport", "is_open", "is_suspended",
-                 "is_write_paused", "last_received")
+                 "_max_write_buffer", "_outbox", "_receiver", "_routes", "_thread", "_transport", "is_open",
+                 "is_suspended", "is_write_paused", "last_received")
 
     _transport: WriteTransport | None
 
@@ -80,12 +82,14 @@ class Stream:
         clock: Callable[[], float],
         max_read_buffer: int = 65536,
         max_write_buffer: int = 1048576,
+        receiver: Receiver | None = None,
     ) -> None:
         self._inbox = PacketBuffer(codec, pool)
         self._outbox = Outbox(codec, pool)
         self._routes = routes
         self._ledger = ledger
         self._flush_queue = flush_queue
+        self._receiver = receiver
         self._clock = clock
         self._max_read_buffer = max_read_buffer
         self._max_write_buffer = max_write_buffer
@@ -140,6 +144,16 @@ class Stream:
         if self.is_suspended and self._inbox.buffered >= self._max_read_buffer:
             self.on_read_full()
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Called by a loop that reads into our memory: a writable view to read into, at once."""
+        assert self._receiver is not None
+        return self._receiver._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Called by the loop when it has read `nbytes` into what `get_buffer()` gave it."""
+        assert self._receiver is not None
+        self.data_received(bytes(self._receiver._view[:nbytes]))
+
     def suspend(self) -> None:
         """Dispatch nothing until `resume()`; arriving bytes wait."""
         self.is_suspended = True
@@ -159,6 +173,8 @@ class Stream:
                 route = self._routes.find(inbox._header[0])
                 if route is None or inbox._end - inbox._start < route.min_body_size:
                     self._reject(route)
+                elif route.is_batch:
+                    self._dispatch_run(route)
                 else:
                     self._dispatch(route)
         except errors.InvalidPacketError as error:
@@ -169,6 +185,7 @@ class Stream:
             self._is_pumping = False
             if not self.is_open:
                 self._discard()
+            self.flush()
 
     def _reject(self, route: Route | None) -> None:
         inbox, ledger = self._inbox, self._ledger
@@ -186,10 +203,24 @@ class Stream:
         packet = cut_packet(route.packet_type, packet_id, sequence, inbox._source, inbox._start, inbox._end)
         ledger.packets_dispatched += 1
         ledger.bytes_dispatched += packet_size
+        self._call_handler(route, packet_id, packet)
+
+    def _dispatch_run(self, route: Route) -> None:
+        """Hand the packet that was cut, and those of its id behind it, to a batch handler."""
+        inbox, ledger = self._inbox, self._ledger
+        packet_id, source = inbox._header[0], inbox._source
+        starts = inbox._cut_run(route.min_body_size, MAX_PACKETS)
+        batch = cut_batch(self, inbox.codec, route.packet_type, packet_id, source, starts)
+        ledger.packets_dispatched += len(batch)
+        ledger.bytes_dispatched += starts[-1] - starts[0]
+        self._call_handler(route, packet_id, batch)
+
+    def _call_handler(self, route: Route, packet_id: int, packet: RawPacket | Batch[Any]) -> None:
+        """`route.handler(self, packet)`; what it raises or returns goes to the hooks."""
         try:
             result = route.handler(self, packet)
         except Exception as error:
-            ledger.handler_errors += 1
+            self._ledger.handler_errors += 1
             self.on_handler_error(packet_id, error)
         else:
             if result is not None and result is not True and result is not False:
@@ -252,14 +283,29 @@ class Stream:
         self._sent()
         return True
 
-    def _sent(self) -> None:
-        self._ledger.packets_out += 1
+    def _send_run(self, batch: Batch[Any]) -> bool:
+        """Every packet of the batch, as `send` would: copied in pieces that end where a limit is passed."""
+        self.check_thread()
+        first, starts = 0, batch._starts
+        while first < len(batch):
+            if not self.is_open:
+                self._ledger.sends_refused += len(batch) - first
+                return False
+            limit = self._max_write_buffer if self.is_write_paused else min(FLUSH_SIZE, self._max_write_buffer)
+            packets = batch._packets_above(first, limit - self._outbox.size)
+            self._outbox.append_frame(batch._source[starts[first] : starts[first + packets]])
+            first += packets
+            self._sent(packets)
+        return True
+
+    def _sent(self, packets: int = 1) -> None:
+        self._ledger.packets_out += packets
         waiting = self._outbox.size
         if waiting > FLUSH_SIZE and not self.is_write_paused:
             self.flush()
         elif waiting > self._max_write_buffer:
             self.on_overflow()
-        elif not self._in_flush_queue:
+        elif not self._in_flush_queue and not self._is_pumping:
             self._in_flush_queue = True
             self._flush_queue.add(self)
 

@@ -2,7 +2,7 @@
 
 from typing import assert_type
 
-from gamenet import Packet, Server, Session, char, f32, raw, u16
+from gamenet import Batch, Packet, Server, Session, char, f32, raw, u16
 
 
 class Everything(Packet, id=1):
@@ -31,6 +31,14 @@ Everything(hp=10)  # type: ignore[call-arg]
 packet.name = 3  # type: ignore[assignment]
 
 server = Server(idle_timeout=None)
+
+
+@server.on_batch(Everything)
+def batch_handler(session: Session, batch: Batch[Everything]) -> None:
+    assert_type(batch[0], Everything)
+    assert_type([packet.hp for packet in batch], list[int])
+    assert_type(batch.reply(), bool)
+    assert_type(batch.column("hp"), memoryview)
 
 
 @server.on(Everything)

@@ -1,0 +1,43 @@
+# cython: freethreading_compatible=True
+"""The receive buffer of a loop: the compiled twin of `gamenet._pure.receiver`.
+
+What stays true: a block that anybody still looks at is not read into again: it goes its own way, and the next read
+gets another one. Locking rule: the thread of the loop only.
+"""
+
+RECEIVE_SIZE = 262144
+"""Bytes of a receive buffer: what asyncio reads at once, too."""
+
+
+cdef class Receiver:
+    """One block for every session of a loop, since each read is parsed before the next begins."""
+
+    def __init__(self, Py_ssize_t size=262144):
+        self.pool = PoolAllocator(size, max_blocks=2)
+
+    @property
+    def size(self):
+        """Bytes that one read may bring."""
+        return self.pool.block_size
+
+    cdef object lend(self):
+        """A view of the block, to be read into at once."""
+        if self.block is None:
+            self.block = self.pool.lend()
+            self.view = memoryview(self.block)
+        return self.view
+
+    cdef Block take(self):
+        """The block that was read into, to be parsed; a read in the meantime gets another one."""
+        cdef Block block = self.block
+        if block is None:
+            raise RuntimeError("buffer_updated() without get_buffer()")
+        self.block = self.view = None
+        return block
+
+    cdef int give_back(self, Block block, object view) except -1:
+        """Keep block and view for the next read, unless somebody took a view of their own in the meantime."""
+        if block.exports == 1 and self.block is None:
+            self.block = block
+            self.view = view
+        return 0

@@ -1,0 +1,18 @@
+"""The receive buffer of a loop: where its sockets are read into, one after the other.
+
+What stays true: what was read is copied out before the next read. (The compiled twin parses it in place and takes
+another block when somebody keeps a view.)
+"""
+
+RECEIVE_SIZE = 262144
+"""Bytes of a receive buffer: what asyncio reads at once, too."""
+
+
+class Receiver:
+    """One block for every session of a loop, since each read is parsed before the next begins."""
+
+    __slots__ = ("_view", "size")
+
+    def __init__(self, size: int = RECEIVE_SIZE) -> None:
+        self.size = size
+        self._view = memoryview(bytearray(size))
