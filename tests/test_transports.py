@@ -3,8 +3,10 @@
 import asyncio
 import importlib.util
 import sys
+from contextlib import nullcontext
 
 import pytest
+from wire import wire
 
 from gamenet.session import BufferedSession, Session
 from gamenet.transports import choose
@@ -52,3 +54,69 @@ async def test_a_view_kept_from_the_receive_buffer_is_never_read_over(net):
     for n in range(50):
         await client.request(1, bytes([n]) * 500)
     assert [bytes(view) for _, view in kept] == [bytes([n]) * 500 for n in range(50)]
+
+
+@pytest.fixture
+def reading(core):
+    """A stream that is read into, and a function that brings it bytes as a loop does."""
+    routes, kept = core.RouteTable(), []
+    receiver = core.Receiver(4096)
+    stream = core.Stream(
+        core.HeaderCodec(), core.PoolAllocator(), routes, core.Ledger(), core.FlushQueue(lambda flush: None), lambda: 0.0,
+        receiver=receiver,
+    )
+    stream.attach(Sink())
+
+    def read(data):
+        buffer = stream.get_buffer(-1)
+        buffer[: len(data)] = data
+        stream.buffer_updated(len(data))
+
+    return routes, kept, read, stream
+
+
+class Sink:
+    def write(self, data):
+        pass
+
+
+def test_the_same_block_is_read_into_while_nobody_keeps_anything(core, reading):
+    routes, _, read, stream = reading
+    routes.set(1, core.Route(lambda session, packet: (packet.body, bytes(packet.view()))))
+    read(wire(1, b"first"))
+    before = stream.get_buffer(-1)
+    for n in range(5):
+        read(wire(1, bytes([n]) * 100))
+        assert stream.get_buffer(-1) is before
+
+
+@pytest.mark.parametrize("ending", [None, ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("keep", ["packet", "view"])
+def test_what_a_handler_kept_is_never_read_over_however_the_handler_ended(core, reading, keep, ending):
+    routes, kept, read, _ = reading
+
+    def handler(session, packet):
+        kept.append(packet if keep == "packet" else packet.view())
+        if ending:
+            raise ending
+
+    routes.set(1, core.Route(handler))
+    for n in range(10):
+        with pytest.raises(KeyboardInterrupt) if ending is KeyboardInterrupt else nullcontext():
+            read(wire(1, bytes([n]) * 100))
+    bodies = [thing.body if keep == "packet" else bytes(thing) for thing in kept]
+    assert bodies == [bytes([n]) * 100 for n in range(10)]
+
+
+def test_half_a_packet_and_waiting_packets_outlive_the_read(core, reading):
+    routes, kept, read, stream = reading
+    routes.set(1, core.Route(lambda session, packet: kept.append(packet.body)))
+    data = wire(1, b"a" * 100) + wire(1, b"b" * 100) + wire(1, b"c" * 100)
+    read(data[:150])
+    stream.suspend()
+    read(data[150:250])
+    read(data[250:])
+    assert kept == [b"a" * 100]
+    stream.resume()
+    assert kept == [b"a" * 100, b"b" * 100, b"c" * 100]
+    assert stream.inbox_size == 0

@@ -5,6 +5,11 @@ What stays true: a block that anybody still looks at is not read into again: it 
 gets another one. Locking rule: the thread of the loop only.
 """
 
+from cpython.ref cimport Py_REFCNT
+
+cdef enum:
+    OWN_REFERENCES = 2  # to a block that is given back: the caller's variable, and our view
+
 RECEIVE_SIZE = 262144
 """Bytes of a receive buffer: what asyncio reads at once, too."""
 
@@ -36,8 +41,8 @@ cdef class Receiver:
         return block
 
     cdef int give_back(self, Block block, object view) except -1:
-        """Keep block and view for the next read, unless somebody took a view of their own in the meantime."""
-        if block.exports == 1 and self.block is None:
+        """Keep block and view for the next read, unless anybody else refers to the block: a view, or a packet."""
+        if Py_REFCNT(block) == OWN_REFERENCES and block.exports == 1 and self.block is None:
             self.block = block
             self.view = view
         return 0
