@@ -2,8 +2,20 @@
 
 import argparse
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import gamenet
+from bench.net.modes import MODES
+from bench.net.peer import PEERS
+
+NET_EPILOG = """\
+All servers take turns in each round, on a core of their own; the load generator, on another core, compares every reply
+byte by byte, and the first wrong, missing, doubled or reordered one ends the run. Rates are divided by that of the raw
+C server in the same round. A server that cannot run here is left out with a line; without a C compiler there is no
+generator, and nothing runs. Rounds in which the host or other programs took too much time are repeated. "busy" is the
+share of its turn that a server had its core: one far below 100 % waited for the generator.
+"""
 
 
 def main() -> None:
@@ -13,10 +25,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     micro = commands.add_parser("micro", help="single operations, pure against compiled (about 20 s)")
     micro.add_argument("--rounds", type=int, default=15, help="rounds per operation (default: 15)")
-    net = commands.add_parser("net", help="servers over loopback, beside asyncio + struct (about 1 minute; Linux)")
-    net.add_argument("--rounds", type=int, default=7, help="rounds per mode (default: 7)")
-    net.add_argument("--seconds", type=float, default=1.0, help="seconds of load per round and server (default: 1)")
-    net.add_argument("--mode", action="append", help="pipelined, fan-in or pingpong (default: all)")
+    _add_net(commands.add_parser("net", help="servers over loopback (under 5 minutes; Linux)", epilog=NET_EPILOG))
     options = parser.parse_args()
     if gamenet.backend != "compiled":
         sys.exit("this gamenet is not built; build it in this checkout with: pip install -e '.[bench]'")
@@ -24,10 +33,39 @@ def main() -> None:
         from bench.micro.report import main as run_micro
 
         run_micro(options.rounds)
+    elif sys.platform != "linux":
+        sys.exit("bench net needs Linux: its load generator uses epoll")
     else:
-        from bench.net.report import main as run_net
+        from bench.net.run import main as run_net
 
-        run_net(options.rounds, options.seconds, options.mode)
+        run_net(options.rounds, options.seconds, options.mode, options.peer, options.plot)
+
+
+def _add_net(net: argparse.ArgumentParser) -> None:
+    net.add_argument("--rounds", type=_positive(int), default=7, help="rounds per mode (default: 7)")
+    net.add_argument(
+        "--seconds", type=_positive(float), default=0.4, help="seconds of load per round and server (default: 0.4)"
+    )
+    net.add_argument(
+        "--mode", action="append", choices=[mode.name for mode in MODES],
+        help="measure this mode only; may be given more than once (default: all)",
+    )
+    net.add_argument(
+        "--peer", action="append", choices=[peer.name for peer in PEERS], metavar="NAME",
+        help="measure this server only, beside the baseline; may be given more than once (default: all): "
+        + "; ".join(peer.name for peer in PEERS),
+    )
+    net.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the tables too (needs matplotlib)")
+
+
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError(f"{value} is not above 0")
+        return value
+
+    return parse
 
 
 if __name__ == "__main__":
