@@ -19,6 +19,7 @@ cdef class PacketBuffer:
     cdef const uint8_t* cursor
     cdef const uint8_t* end
     cdef object pending  # deque of chunks behind it; None while there are none
+    cdef Py_ssize_t pending_size  # their bytes together
     # the packet that is incomplete
     cdef Block tail  # its first bytes; None while there is none
     cdef Py_ssize_t tail_size  # bytes in it
@@ -43,5 +44,5 @@ cdef class PacketBuffer:
     cdef bint complete_tail(self) except -1
     cdef void move_to_tail(self, Py_ssize_t wanted) noexcept
     cdef void drop_tail(self) noexcept
-    cdef Py_ssize_t waiting(self) except -1
+    cdef Py_ssize_t waiting(self) noexcept
     cdef Py_ssize_t drop(self) except -1

@@ -83,6 +83,7 @@ cdef class PacketBuffer:
             if self.pending is None:
                 self.pending = deque()
             self.pending.append(data)
+            self.pending_size += PyBytes_GET_SIZE(data)
             return 0
         self.chunk = data
         self.cursor = <const uint8_t*>PyBytes_AS_STRING(data)
@@ -167,7 +168,9 @@ cdef class PacketBuffer:
         if not self.pending:
             self.pending = None
             return False
-        self.add(self.pending.popleft())
+        chunk = self.pending.popleft()
+        self.pending_size -= PyBytes_GET_SIZE(chunk)
+        self.add(chunk)
         return True
 
     cdef bint cut(self) except -1:
@@ -218,17 +221,13 @@ cdef class PacketBuffer:
         self.tail_has_header = False
         self.tail_size = 0
 
-    cdef Py_ssize_t waiting(self) except -1:
-        cdef Py_ssize_t size = self.tail_size + (self.end - self.cursor)
-        if self.pending is not None:
-            for chunk in self.pending:
-                size += PyBytes_GET_SIZE(chunk)
-        return size
+    cdef Py_ssize_t waiting(self) noexcept:
+        return self.tail_size + (self.end - self.cursor) + self.pending_size
 
     cdef Py_ssize_t drop(self) except -1:
         cdef Py_ssize_t dropped = self.waiting()
         self.chunk = self.source = self.pending = self.broken = None
         self.cursor = self.end = self.body = NULL
-        self.body_size = 0
+        self.body_size = self.pending_size = 0
         self.drop_tail()
         return dropped

@@ -270,7 +270,8 @@ cdef class Stream(RunSender):
     def send(self, packet, body=b"", sequence=None):
         """Send a packet, or `body` under a packet id; True if it was taken, False if the session is closed.
 
-        The bytes are copied now and leave at the end of the loop's turn. `sequence` (default: the packet's own, or
+        The bytes are copied now and leave when the chunk being handled is done, else at the end of the loop's turn.
+        `sequence` (default: the packet's own, or
         0) goes into the header. `ValueError` if a number or the body does not fit, `WrongThreadError` from a thread
         that does not own the session.
         """

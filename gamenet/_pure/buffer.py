@@ -36,6 +36,7 @@ class PacketBuffer:
         "_end",
         "_header",
         "_pending",
+        "_pending_size",
         "_pool",
         "_position",
         "_source",
@@ -55,6 +56,7 @@ class PacketBuffer:
         self._chunk = b""
         self._position = 0
         self._pending: deque[bytes] = deque()
+        self._pending_size = 0
         self._tail: Block | None = None
         self._tail_header: Header | None = None
         self._tail_size = 0
@@ -72,7 +74,7 @@ class PacketBuffer:
     @property
     def buffered(self) -> int:
         """Bytes fed that are not yet part of a packet handed out."""
-        return self._tail_size + len(self._chunk) - self._position + sum(map(len, self._pending))
+        return self._tail_size + len(self._chunk) - self._position + self._pending_size
 
     @property
     def holds_block(self) -> bool:
@@ -86,6 +88,7 @@ class PacketBuffer:
             return
         if self._position < len(self._chunk):
             self._pending.append(data)
+            self._pending_size += len(data)
         else:
             self._chunk = data
             self._position = 0
@@ -96,6 +99,7 @@ class PacketBuffer:
         self._chunk = self._source = b""
         self._position = self._start = self._end = 0
         self._pending.clear()
+        self._pending_size = 0
         self._drop_tail()
         self._broken = None
         return dropped
@@ -163,6 +167,7 @@ class PacketBuffer:
         self._position = 0
         if self._pending:
             self._chunk = self._pending.popleft()
+            self._pending_size -= len(self._chunk)
             return True
         self._chunk = self._source = b""
         return False
