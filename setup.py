@@ -14,6 +14,9 @@ DIRECTIVES = {
     "initializedcheck": DEBUG,
     "nonecheck": DEBUG,
     "cdivision": True,
+    "binding": False,
+    "embedsignature": True,
+    "embedsignature.format": "clinic",
 }
 
 

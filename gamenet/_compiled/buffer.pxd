@@ -1,6 +1,6 @@
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
-from gamenet._compiled.header cimport Header, HeaderCodec
+from gamenet._compiled.header cimport Header, HeaderCodec, fits, load_header
 from gamenet._compiled.packet cimport RawPacket
 from gamenet._compiled.pool cimport Block, PoolAllocator
 
@@ -36,7 +36,6 @@ cdef class PacketBuffer:
     cdef int add(self, object chunk) except -1
     cdef int add_block(self, Block block, Py_ssize_t size) except -1
     cdef int leave_block(self) except -1
-    cdef bint advance(self) except -1
     cdef Run cut_run(self, Py_ssize_t min_body_size, Py_ssize_t max_packets) noexcept
     cdef bint advance_slowly(self) except -1
     cdef bint next_chunk(self) except -1
@@ -46,3 +45,20 @@ cdef class PacketBuffer:
     cdef void drop_tail(self) noexcept
     cdef Py_ssize_t waiting(self) noexcept
     cdef Py_ssize_t drop(self) except -1
+
+
+cdef inline bint next_packet(PacketBuffer buffer) except -1:
+    """Cut the next packet into `header`, `source`, `body`, `body_size`. False if none is whole yet."""
+    cdef Py_ssize_t left = buffer.end - buffer.cursor
+    cdef Py_ssize_t header_size = buffer.codec.header_size
+    if left < header_size or buffer.tail is not None or buffer.broken is not None:
+        return buffer.advance_slowly()
+    load_header(buffer.codec, buffer.cursor, &buffer.header)
+    if not fits(buffer.codec, buffer.header.packet_size) or buffer.header.packet_size > <uint64_t>left:
+        return buffer.advance_slowly()
+    if buffer.source is not buffer.chunk:
+        buffer.source = buffer.chunk
+    buffer.body = buffer.cursor + header_size
+    buffer.body_size = <Py_ssize_t>buffer.header.packet_size - header_size
+    buffer.cursor += buffer.header.packet_size
+    return True

@@ -63,7 +63,7 @@ cdef class PacketBuffer:
         if packet is not None and Py_REFCNT(packet) > 1:
             packet.settle()
             packet = None
-        if not self.advance():
+        if not next_packet(self):
             raise StopIteration
         if packet is None:
             packet = RawPacket.__new__(RawPacket)
@@ -109,22 +109,6 @@ cdef class PacketBuffer:
             self.end = self.cursor + PyBytes_GET_SIZE(rest)
         self.source = None
         return 0
-
-    cdef bint advance(self) except -1:
-        """Cut the next packet into `header`, `source`, `body`, `body_size`. False if none is whole yet."""
-        cdef Py_ssize_t left = self.end - self.cursor
-        cdef Py_ssize_t header_size = self.codec.header_size
-        if left < header_size or self.tail is not None or self.broken is not None:
-            return self.advance_slowly()
-        load_header(self.codec, self.cursor, &self.header)
-        if not fits(self.codec, self.header.packet_size) or self.header.packet_size > <uint64_t>left:
-            return self.advance_slowly()
-        if self.source is not self.chunk:
-            self.source = self.chunk
-        self.body = self.cursor + header_size
-        self.body_size = <Py_ssize_t>self.header.packet_size - header_size
-        self.cursor += self.header.packet_size
-        return True
 
     cdef Run cut_run(self, Py_ssize_t min_body_size, Py_ssize_t max_packets) noexcept:
         """Cut what follows the packet that was cut last, lies behind it in the chunk, and has its id."""
@@ -181,7 +165,7 @@ cdef class PacketBuffer:
         if left >= self.codec.header_size:
             read_header(self.codec, self.cursor, &self.tail_header)
             if self.tail_header.packet_size <= <uint64_t>left:
-                return self.advance()
+                return next_packet(self)
             self.tail_has_header = True
         if left:
             self.tail = self.pool.lend()

@@ -53,6 +53,21 @@ cdef inline bint fits(HeaderCodec codec, uint64_t packet_size) noexcept:
     return packet_size - <uint64_t>codec.header_size <= <uint64_t>(codec.max_packet_size - codec.header_size)
 
 
+cdef inline int write_header(
+    HeaderCodec codec, uint8_t* out, uint64_t packet_id, Py_ssize_t body_size, uint64_t sequence
+) except -1:
+    """Write `codec.header_size` bytes to `out`, or raise ValueError and leave it alone."""
+    cdef BookHeader book
+    cdef uint64_t packet_size = <uint64_t>(body_size + codec.header_size)
+    if not codec.is_book or packet_id >> 16 or sequence >> 32 or not fits(codec, packet_size):
+        return codec.write(out, packet_id, body_size, sequence)
+    book.packet_id = <uint16_t>packet_id
+    book.packet_size = <uint16_t>packet_size
+    book.sequence = <uint32_t>sequence
+    memcpy(out, &book, sizeof(BookHeader))
+    return 0
+
+
 cdef inline int read_header(HeaderCodec codec, const uint8_t* data, Header* header) except -1:
     """Read a header; raises InvalidPacketError if the size that it states cannot be."""
     load_header(codec, data, header)

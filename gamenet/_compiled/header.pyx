@@ -101,7 +101,8 @@ cdef class HeaderCodec:
         a sequence field takes only 0.
         """
         cdef bytes encoded = PyBytes_FromStringAndSize(NULL, self.header_size)
-        self.write(
+        write_header(
+            self,
             <uint8_t*>PyBytes_AS_STRING(encoded),
             as_number("packet_id", packet_id),
             body_size,
@@ -122,8 +123,7 @@ cdef class HeaderCodec:
         raise errors.packet_size_too_large(packet_size, self.max_packet_size)
 
     cdef int write(self, uint8_t* out, uint64_t packet_id, Py_ssize_t body_size, uint64_t sequence) except -1:
-        """Write `header_size` bytes to `out`, or raise ValueError and leave it alone."""
-        cdef BookHeader book
+        """As `write_header`, for any layout and for what does not fit."""
         cdef Py_ssize_t packet_size = body_size + self.header_size
         if body_size < 0 or packet_size > self.max_packet_size:
             raise errors.packet_does_not_fit(packet_size, self.max_packet_size)
@@ -131,13 +131,7 @@ cdef class HeaderCodec:
             raise errors.number_does_not_fit("packet_id", packet_id, 0, self.id_field.max_value)
         if sequence > self.sequence_field.max_value:
             raise errors.number_does_not_fit("sequence", sequence, 0, self.sequence_field.max_value)
-        if self.is_book:
-            book.packet_id = <uint16_t>packet_id
-            book.packet_size = <uint16_t>packet_size
-            book.sequence = <uint32_t>sequence
-            memcpy(out, &book, sizeof(BookHeader))
-        else:
-            write_number(out, self.id_field, packet_id)
-            write_number(out, self.size_field, packet_size - self.bias)
-            write_number(out, self.sequence_field, sequence)
+        write_number(out, self.id_field, packet_id)
+        write_number(out, self.size_field, packet_size - self.bias)
+        write_number(out, self.sequence_field, sequence)
         return 0

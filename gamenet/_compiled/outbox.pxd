@@ -1,6 +1,7 @@
 from libc.stdint cimport uint8_t, uint64_t
+from libc.string cimport memcpy
 
-from gamenet._compiled.header cimport HeaderCodec
+from gamenet._compiled.header cimport HeaderCodec, write_header
 from gamenet._compiled.packet cimport RawPacket
 from gamenet._compiled.pool cimport Block, PoolAllocator
 
@@ -13,12 +14,32 @@ cdef class Outbox:
     cdef Block block  # what is being filled; None while nothing is
     cdef Py_ssize_t used  # bytes in it
 
-    cdef Py_ssize_t waiting(self) noexcept
     cdef uint8_t* reserve(self, Py_ssize_t size) except NULL
     cdef int seal(self) except -1
     cdef int add_chunk(self, bytes chunk) except -1
-    cdef Py_ssize_t append_body(
+    cdef Py_ssize_t append_slowly(
         self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence
     ) except -1
     cdef Py_ssize_t append_bytes(self, bytes frame) except -1
     cdef list take_chunks(self)
+
+
+cdef inline Py_ssize_t gathered(Outbox outbox) noexcept:
+    """Bytes gathered and not yet taken."""
+    return outbox.chunks_size + outbox.used
+
+
+cdef inline Py_ssize_t append_body(
+    Outbox outbox, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence
+) except -1:
+    """Add one packet; returns its size with the header."""
+    cdef Py_ssize_t header_size = outbox.codec.header_size
+    cdef uint8_t* out
+    if outbox.block is None or header_size + size > outbox.pool.block_size - outbox.used:
+        return outbox.append_slowly(packet_id, body, size, sequence)
+    out = outbox.block.memory + outbox.used
+    write_header(outbox.codec, out, packet_id, size, sequence)
+    if size:
+        memcpy(out + header_size, body, size)
+    outbox.used += header_size + size
+    return header_size + size

@@ -9,6 +9,7 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
+from gamenet._compiled.header cimport write_header
 from gamenet._compiled.packet cimport as_number
 
 cdef enum:
@@ -25,7 +26,7 @@ cdef class Outbox:
     @property
     def size(self):
         """Bytes waiting to be taken."""
-        return self.waiting()
+        return gathered(self)
 
     def append(self, packet_id, body=b"", sequence=0):
         """Add one packet; returns its size with the header. `ValueError` if a number or the body does not fit."""
@@ -34,13 +35,13 @@ cdef class Outbox:
         cdef uint64_t sequence_number = as_number("sequence", sequence)
         PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
         try:
-            return self.append_body(id_number, <const uint8_t*>view.buf, view.len, sequence_number)
+            return append_body(self, id_number, <const uint8_t*>view.buf, view.len, sequence_number)
         finally:
             PyBuffer_Release(&view)
 
     def append_packet(self, RawPacket packet not None):
         """Add `packet` with its own id, body and sequence number; returns its size with the header."""
-        return self.append_body(packet.id, packet.data, packet.size, packet.number)
+        return append_body(self, packet.id, packet.data, packet.size, packet.number)
 
     def append_frame(self, bytes frame not None):
         """Add bytes that are whole packets already; returns their number."""
@@ -52,22 +53,20 @@ cdef class Outbox:
 
     def clear(self):
         """Drop what was gathered; returns how many bytes that was."""
-        cdef Py_ssize_t dropped = self.waiting()
+        cdef Py_ssize_t dropped = gathered(self)
         self.chunks = None
         self.block = None
         self.chunks_size = self.used = 0
         return dropped
 
-    cdef Py_ssize_t waiting(self) noexcept:
-        return self.chunks_size + self.used
-
-    cdef Py_ssize_t append_body(
+    cdef Py_ssize_t append_slowly(
         self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence
     ) except -1:
+        """As `append_body` where the packet needs a block or chunk of its own, once it is known to be one."""
         cdef Py_ssize_t header_size = self.codec.header_size
         cdef uint8_t header[64]  # 3 fields of 8 bytes at most
         cdef uint8_t* out
-        self.codec.write(header, packet_id, size, sequence)
+        write_header(self.codec, header, packet_id, size, sequence)
         out = self.reserve(header_size + size)
         memcpy(out, header, header_size)
         if size:

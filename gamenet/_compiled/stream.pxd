@@ -29,6 +29,7 @@ cdef class Stream(RunSender):
     cdef object write  # transport.write
     cdef Py_ssize_t max_read_buffer
     cdef Py_ssize_t max_write_buffer
+    cdef Py_ssize_t calm_size  # up to so many bytes neither limit of the outbox is passed
     cdef unsigned long thread  # who may send; 0 before attach()
     cdef bint in_flush_queue
     cdef bint is_pumping
@@ -38,14 +39,14 @@ cdef class Stream(RunSender):
     cdef public double last_received
 
     cdef int pump(self) except -1
-    cdef int dispatch(self, Route route, PacketBuffer inbox) except -1
     cdef int dispatch_run(self, Route route, PacketBuffer inbox) except -1
     cdef int reject(self, Route route) except -1
     cdef int handler_raised(self, uint64_t packet_id) except -1
     cdef int discard(self) except -1
     cdef bint send_body(self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence) except -1
     cdef bint send_bytes(self, bytes frame) except -1
-    cdef int sent(self, Py_ssize_t packets) except -1
+    cdef int sent_above_limit(self) except -1
+    cdef int await_flush(self) except -1
     cdef inline int require_thread(self) except -1
     cdef int flush_now(self) except -1
     cdef int write_out(self) except -1

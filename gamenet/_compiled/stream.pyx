@@ -16,8 +16,9 @@ from cpython.ref cimport Py_REFCNT
 from libc.string cimport memcpy
 
 from gamenet._compiled.batch cimport MAX_RUN
-from gamenet._compiled.buffer cimport Run
+from gamenet._compiled.buffer cimport Run, next_packet
 from gamenet._compiled.header cimport HeaderCodec
+from gamenet._compiled.outbox cimport append_body, gathered
 from gamenet._compiled.packet cimport as_number, let_go
 from gamenet._compiled.pool cimport PoolAllocator
 from gamenet._compiled.routes cimport find_route, take_batch, take_packet
@@ -101,6 +102,7 @@ cdef class Stream(RunSender):
         self.clock = clock
         self.max_read_buffer = max_read_buffer
         self.max_write_buffer = max_write_buffer
+        self.calm_size = min(FLUSH_LIMIT, max_write_buffer)
 
     # -- life
 
@@ -132,7 +134,7 @@ cdef class Stream(RunSender):
     @property
     def outbox_size(self):
         """Bytes that were sent by handlers and not yet given to the transport."""
-        return self.outbox.waiting()
+        return gathered(self.outbox)
 
     # -- in
 
@@ -180,14 +182,14 @@ cdef class Stream(RunSender):
             return 0
         self.is_pumping = True
         try:
-            while self.is_open and not self.is_suspended and inbox.advance():
+            while self.is_open and not self.is_suspended and next_packet(inbox):
                 route = find_route(self.routes, inbox.header.packet_id)
                 if route is None or inbox.body_size < route.min_body_size:
                     self.reject(route)
                 elif route.is_batch:
                     self.dispatch_run(route, inbox)
                 else:
-                    self.dispatch(route, inbox)
+                    dispatch(self, route, inbox)
         except errors.InvalidPacketError as error:
             self.ledger.rejected_invalid += 1
             self.is_open = False
@@ -206,24 +208,6 @@ cdef class Stream(RunSender):
             self.ledger.rejected_short += 1
         self.ledger.bytes_rejected += self.inbox.header.packet_size
         self.on_rejected(self.inbox.header.packet_id, self.inbox.body_size, route)
-        return 0
-
-    cdef int dispatch(self, Route route, PacketBuffer inbox) except -1:
-        cdef uint64_t packet_id = inbox.header.packet_id  # the handler may bring the inbox its next packet
-        cdef RawPacket packet = take_packet(route)
-        self.ledger.packets_dispatched += 1
-        self.ledger.bytes_dispatched += inbox.header.packet_size
-        packet.id = packet_id
-        packet.number = inbox.header.sequence
-        packet.source = inbox.source
-        packet.data = inbox.body
-        packet.size = inbox.body_size
-        call_handler(self, route, packet_id, <PyObject*>packet)
-        if Py_REFCNT(packet) == 1:
-            let_go(packet)
-            route.spare = packet
-        else:
-            packet.settle()
         return 0
 
     cdef int dispatch_run(self, Route route, PacketBuffer inbox) except -1:
@@ -257,7 +241,7 @@ cdef class Stream(RunSender):
 
     cdef int discard(self) except -1:
         try:
-            while self.inbox.advance():
+            while next_packet(self.inbox):
                 self.ledger.packets_discarded += 1
                 self.ledger.bytes_discarded += self.inbox.header.packet_size
         except errors.InvalidPacketError:
@@ -320,8 +304,8 @@ cdef class Stream(RunSender):
         if not self.is_open:
             self.ledger.sends_refused += 1
             return False
-        self.outbox.append_body(packet_id, body, size, sequence)
-        self.sent(1)
+        append_body(self.outbox, packet_id, body, size, sequence)
+        sent(self, 1)
         return True
 
     cdef bint send_bytes(self, bytes frame) except -1:
@@ -329,7 +313,7 @@ cdef class Stream(RunSender):
             self.ledger.sends_refused += 1
             return False
         self.outbox.append_bytes(frame)
-        self.sent(1)
+        sent(self, 1)
         return True
 
     cdef bint send_run(self, Batch batch) except -1:
@@ -341,22 +325,26 @@ cdef class Stream(RunSender):
                 self.ledger.sends_refused += batch.run.packets - first
                 return False
             limit = self.max_write_buffer if self.is_write_paused else min(FLUSH_LIMIT, self.max_write_buffer)
-            packets = batch.packets_above(first, limit - self.outbox.waiting())
+            packets = batch.packets_above(first, limit - gathered(self.outbox))
             start = batch.start_of(first)
             size = batch.start_of(first + packets) - start
             memcpy(self.outbox.reserve(size), batch.frames + start, size)
             first += packets
-            self.sent(packets)
+            sent(self, packets)
         return True
 
-    cdef int sent(self, Py_ssize_t packets) except -1:
-        cdef Py_ssize_t waiting = self.outbox.waiting()
-        self.ledger.packets_out += packets
-        if waiting > FLUSH_LIMIT and not self.is_write_paused:
+    cdef int sent_above_limit(self) except -1:
+        if gathered(self.outbox) > FLUSH_LIMIT and not self.is_write_paused:
             self.flush_now()
-        elif waiting > self.max_write_buffer:
+        elif gathered(self.outbox) > self.max_write_buffer:
             self.on_overflow()
-        elif not self.in_flush_queue and not self.is_pumping:
+        else:
+            self.await_flush()
+        return 0
+
+    cdef int await_flush(self) except -1:
+        """Have the outbox flushed when the chunk being handled is done, else at the end of the turn."""
+        if not self.in_flush_queue and not self.is_pumping:
             self.in_flush_queue = True
             self.flush_queue.push(self)
         return 0
@@ -387,7 +375,7 @@ cdef class Stream(RunSender):
 
     cdef int write_out(self) except -1:
         cdef list chunks
-        cdef Py_ssize_t size = self.outbox.waiting()
+        cdef Py_ssize_t size = gathered(self.outbox)
         if self.transport is None or not size:
             return 0
         chunks = self.outbox.take_chunks()
@@ -436,6 +424,26 @@ cdef class Stream(RunSender):
         """The transport refused a write."""
 
 
+cdef inline int dispatch(Stream stream, Route route, PacketBuffer inbox) except -1:
+    """Hand the packet that was cut to its handler."""
+    cdef uint64_t packet_id = inbox.header.packet_id  # the handler may bring the inbox its next packet
+    cdef RawPacket packet = take_packet(route)
+    stream.ledger.packets_dispatched += 1
+    stream.ledger.bytes_dispatched += inbox.header.packet_size
+    packet.id = packet_id
+    packet.number = inbox.header.sequence
+    packet.source = inbox.source
+    packet.data = inbox.body
+    packet.size = inbox.body_size
+    call_handler(stream, route, packet_id, <PyObject*>packet)
+    if Py_REFCNT(packet) == 1:
+        let_go(packet)
+        route.spare = packet
+    else:
+        packet.settle()
+    return 0
+
+
 cdef inline int call_handler(Stream stream, Route route, uint64_t packet_id, PyObject* packet) except -1:
     """`route.handler(stream, packet)`; what it raises or returns goes to the stream's hooks."""
     cdef PyObject* arguments[2]
@@ -449,6 +457,14 @@ cdef inline int call_handler(Stream stream, Route route, uint64_t packet_id, PyO
     if returned is not None and returned is not True and returned is not False:
         stream.on_result(packet_id, returned)
     return 0
+
+
+cdef inline int sent(Stream stream, Py_ssize_t packets) except -1:
+    """Packets were added to the outbox."""
+    stream.ledger.packets_out += packets
+    if gathered(stream.outbox) > stream.calm_size:
+        return stream.sent_above_limit()
+    return stream.await_flush()
 
 
 def broadcast(streams, bytes frame not None, exclude=None):
