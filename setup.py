@@ -1,6 +1,7 @@
 """Build the extensions. Everything else about the package stands in pyproject.toml."""
 
 import os
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -33,7 +34,7 @@ def extensions():
         return []
     from Cython.Build import cythonize
 
-    sources = sorted(Path("gamenet").rglob("*.pyx"))
+    sources = sorted(path for path in Path("gamenet").rglob("*.pyx") if path.stem != "epoll" or sys.platform == "linux")
     modules = [Extension(".".join(pyx.with_suffix("").parts), [pyx.as_posix()]) for pyx in sources]
     for module in modules:
         module.define_macros = [("GAMENET_DEBUG", "1")] if DEBUG else []

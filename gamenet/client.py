@@ -21,7 +21,7 @@ from gamenet.layout import BOOK_HEADER, HeaderLayout
 from gamenet.limits import Limits
 from gamenet.packets import Packet
 from gamenet.session import Session, SessionContext
-from gamenet.transports import TransportName, Transports, choose
+from gamenet.transports import TransportName, Transports, choose_client
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -194,7 +194,7 @@ async def connect(
     `OSError` if the server cannot be reached, `TimeoutError` after `connect_timeout` seconds.
     """
     limits.setdefault("idle_timeout", None)
-    transports = choose(transport, asyncio.get_running_loop())
+    transports = choose_client(transport, asyncio.get_running_loop())
     client = Client(transports, Limits(**limits), layout, packets, max_queued)
     try:
         async with asyncio.timeout(connect_timeout):

@@ -20,7 +20,7 @@ from gamenet.limits import Limits
 from gamenet.manager import SessionManager
 from gamenet.packets import Packet
 from gamenet.session import Session, SessionContext
-from gamenet.transports import TRANSPORTS, TransportName, choose
+from gamenet.transports import TransportName, check_name, choose_server
 
 logger = logging.getLogger("gamenet")
 
@@ -38,8 +38,8 @@ class Server:
 
     `layout` is the header, `ssl` a server-side `ssl.SSLContext` for TLS. `unknown_packets`: `"reject"` counts and
     goes on, `"close"` ends the session; `handler_errors`: `"continue"` or `"close"` likewise. `transport`: `"asyncio"`
-    for the loop's own, `"fast"` for aiofastnet's, `"auto"` for the faster one that is there. All further keywords are
-    the fields of `gamenet.Limits`. `ValueError`, naming it, for a limit out of range.
+    for the loop's own, `"fast"` for aiofastnet's, `"epoll"` for our own (Linux, no TLS), `"auto"` for the fastest that
+    is there. All further keywords are the fields of `gamenet.Limits`. `ValueError`, naming it, for a limit out of range.
     """
 
     def __init__(
@@ -56,8 +56,7 @@ class Server:
             raise ValueError(f"unknown_packets is {unknown_packets!r}, not 'reject' or 'close'")
         if handler_errors not in ("continue", "close"):
             raise ValueError(f"handler_errors is {handler_errors!r}, not 'continue' or 'close'")
-        if transport not in TRANSPORTS:
-            raise ValueError(f"transport is {transport!r}, not 'auto', 'asyncio' or 'fast'")
+        check_name(transport)
         self.limits = Limits(**limits)
         self.layout = layout
         self.ssl = ssl
@@ -108,8 +107,8 @@ class Server:
     async def start(self, host: str | None = "127.0.0.1", port: int = 0) -> None:
         """Listen on `host` (None: all addresses) and `port` (0: one the system chooses; see `port`).
 
-        `OSError` if the address cannot be had, `RuntimeError` if the server is running, `ModuleNotFoundError` if the
-        transport is not installed.
+        `OSError` if the address cannot be had, `RuntimeError` if the server is running, `ModuleNotFoundError` or
+        `RuntimeError` if the transport is not there.
         """
         if self._listener is not None:
             raise RuntimeError(f"this server listens on port {self.port} already")
@@ -128,7 +127,7 @@ class Server:
             self.unknown_packets,
             self.handler_errors,
         )
-        transports = choose(self.transport, loop)
+        transports = choose_server(self.transport, loop, self.ssl is not None)
         self._listener = await transports.create_server(
             lambda: transports.session_type(context), host, port, ssl=self.ssl, backlog=BACKLOG
         )

@@ -21,6 +21,7 @@ cdef class Outbox:
         self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence
     ) except -1
     cdef Py_ssize_t append_bytes(self, bytes frame) except -1
+    cdef bytes take_block(self)
     cdef list take_chunks(self)
 
 

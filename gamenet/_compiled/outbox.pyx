@@ -105,6 +105,16 @@ cdef class Outbox:
             self.used = 0
         return 0
 
+    cdef bytes take_block(self):
+        """What the block holds, where nothing else waits; None if more than that, or nothing, was gathered."""
+        cdef bytes taken
+        if self.chunks is not None or not self.used:
+            return None
+        taken = PyBytes_FromStringAndSize(<const char*>self.block.memory, self.used)
+        self.block = None
+        self.used = 0
+        return taken
+
     cdef int add_chunk(self, bytes chunk) except -1:
         if self.chunks is None:
             self.chunks = []

@@ -120,6 +120,7 @@ cdef class PoolAllocator:
 
 
 @cython.no_gc
+@cython.freelist(16)
 cdef class Block:
     """`pool.block_size` bytes, from `acquire()` until `release()` or until nobody refers to the block any more.
 

@@ -1,3 +1,5 @@
+from libc.stdint cimport uint8_t
+
 from gamenet._compiled.pool cimport Block, PoolAllocator
 
 
@@ -7,5 +9,6 @@ cdef class Receiver:
     cdef object view  # the whole of `block`, as loops are given it
 
     cdef object lend(self)
+    cdef uint8_t* memory(self) except NULL
     cdef Block take(self)
     cdef int give_back(self, Block block, object view) except -1

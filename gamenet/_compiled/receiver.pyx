@@ -32,6 +32,11 @@ cdef class Receiver:
             self.view = memoryview(self.block)
         return self.view
 
+    cdef uint8_t* memory(self) except NULL:
+        """Where the block lies: `size` bytes, to be read into at once."""
+        self.lend()
+        return self.block.memory
+
     cdef Block take(self):
         """The block that was read into, to be parsed; a read in the meantime gets another one."""
         cdef Block block = self.block

@@ -17,6 +17,11 @@ cdef class FlushQueue:
     cdef int push(self, Stream stream) except -1
 
 
+cdef class DirectTransport:
+    cdef int write_memory(self, const uint8_t* data, Py_ssize_t size) except -1
+    cdef int write_bytes(self, bytes data) except -1
+
+
 cdef class Stream(RunSender):
     cdef PacketBuffer inbox
     cdef Outbox outbox
@@ -27,6 +32,7 @@ cdef class Stream(RunSender):
     cdef object clock
     cdef object transport  # None before attach() and after detach()
     cdef object write  # transport.write
+    cdef DirectTransport direct  # the transport, if it is one; else None
     cdef Py_ssize_t max_read_buffer
     cdef Py_ssize_t max_write_buffer
     cdef Py_ssize_t calm_size  # up to so many bytes neither limit of the outbox is passed
@@ -38,6 +44,7 @@ cdef class Stream(RunSender):
     cdef public bint is_write_paused
     cdef public double last_received
 
+    cdef int received(self, Py_ssize_t nbytes, double now) except -1
     cdef int pump(self) except -1
     cdef int dispatch_run(self, Route route, PacketBuffer inbox) except -1
     cdef int reject(self, Route route) except -1
@@ -50,3 +57,4 @@ cdef class Stream(RunSender):
     cdef inline int require_thread(self) except -1
     cdef int flush_now(self) except -1
     cdef int write_out(self) except -1
+    cdef int write_direct(self) except -1

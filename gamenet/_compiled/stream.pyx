@@ -47,6 +47,21 @@ WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_i
 cdef bint JOINS = WRITELINES_IS_BROKEN
 
 
+cdef class DirectTransport:
+    """A transport that takes bytes from where they lie: one whose code lies above this module.
+
+    What goes wrong is told to the protocol as asyncio's transports do, and not raised.
+    """
+
+    cdef int write_memory(self, const uint8_t* data, Py_ssize_t size) except -1:
+        """Send, or copy what the socket does not take."""
+        raise NotImplementedError
+
+    cdef int write_bytes(self, bytes data) except -1:
+        """Send, or keep `data` until the socket takes it."""
+        raise NotImplementedError
+
+
 cdef class FlushQueue:
     """The streams that sent something in this turn; `call_soon(callback)` brings the turn's end."""
 
@@ -110,6 +125,7 @@ cdef class Stream(RunSender):
         """Start: packets are dispatched and sent from now on, in this thread."""
         self.transport = transport
         self.write = transport.write
+        self.direct = transport if isinstance(transport, DirectTransport) else None
         self.thread = PyThread_get_thread_ident()
         self.last_received = self.clock()
         self.is_open = True
@@ -123,7 +139,7 @@ cdef class Stream(RunSender):
     def detach(self):
         """The connection is gone: drop the transport and everything that waits."""
         self.shut()
-        self.transport = self.write = None
+        self.transport = self.write = self.direct = None
         self.outbox.clear()
 
     @property
@@ -153,9 +169,13 @@ cdef class Stream(RunSender):
 
     def buffer_updated(self, Py_ssize_t nbytes):
         """Called by the loop when it has read `nbytes` into what `get_buffer()` gave it."""
+        self.received(nbytes, self.clock())
+
+    cdef int received(self, Py_ssize_t nbytes, double now) except -1:
+        """The receiver's block was read into, `nbytes` at `now`."""
         cdef object view = self.receiver.view
         cdef Block block = self.receiver.take()
-        self.last_received = self.clock()
+        self.last_received = now
         self.ledger.bytes_in += nbytes
         self.inbox.add_block(block, nbytes)
         try:
@@ -165,6 +185,7 @@ cdef class Stream(RunSender):
             self.receiver.give_back(block, view)
         if self.is_suspended and self.inbox.waiting() >= self.max_read_buffer:
             self.on_read_full()
+        return 0
 
     def suspend(self):
         """Dispatch nothing until `resume()`; arriving bytes wait."""
@@ -374,21 +395,38 @@ cdef class Stream(RunSender):
         return 0
 
     cdef int write_out(self) except -1:
-        cdef list chunks
+        cdef bytes chunk
         cdef Py_ssize_t size = gathered(self.outbox)
         if self.transport is None or not size:
             return 0
-        chunks = self.outbox.take_chunks()
         self.ledger.bytes_out += size
+        if self.direct is not None:
+            return self.write_direct()
+        chunk = self.outbox.take_block()
         try:
-            if len(chunks) == 1:
-                self.write(chunks[0])
+            if chunk is not None:
+                self.write(chunk)
             elif JOINS:
-                self.write(b"".join(chunks))
+                self.write(b"".join(self.outbox.take_chunks()))
             else:
-                self.transport.writelines(chunks)
+                self.transport.writelines(self.outbox.take_chunks())
         except Exception as error:
             self.on_write_error(error)
+        return 0
+
+    cdef int write_direct(self) except -1:
+        """Let the transport take what was gathered from where it lies."""
+        cdef Outbox outbox = self.outbox
+        cdef Block block = outbox.block
+        cdef Py_ssize_t used = outbox.used
+        cdef list chunks = outbox.chunks
+        outbox.block = outbox.chunks = None
+        outbox.used = outbox.chunks_size = 0
+        if chunks is not None:
+            for chunk in chunks:
+                self.direct.write_bytes(<bytes>chunk)
+        if used:
+            self.direct.write_memory(block.memory, used)
         return 0
 
     def pause_writing(self):

@@ -1,7 +1,8 @@
 """Choosing what moves bytes between the sockets and the sessions of a loop.
 
 What stays true: a session cannot tell one transport from another. asyncio's own are the reference and work
-everywhere; aiofastnet's (the extra `fast`) do the same work in C over any loop that can watch a socket.
+everywhere; aiofastnet's (the extra `fast`) do the same work in C over any loop that can watch a socket; the epoll
+transport serves all plain-TCP connections of a server on Linux at once.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
+from gamenet._core import backend
 from gamenet.session import BufferedSession, Session
 
-TransportName = Literal["auto", "asyncio", "fast"]
+TransportName = Literal["auto", "asyncio", "fast", "epoll"]
 
-TRANSPORTS = ("auto", "asyncio", "fast")
+TRANSPORTS = ("auto", "asyncio", "fast", "epoll")
 
 
 @dataclass(frozen=True, slots=True)
 class Transports:
-    """How one loop's connections are made: `create_server` and `create_connection` as the loop's own, and the
-    session class that suits them.
+    """How one loop's connections are made: `create_server` and `create_connection` take the arguments of the loop's
+    own; `session_type` is the session class that suits them.
     """
 
     name: str
@@ -33,17 +36,36 @@ class Transports:
     session_type: type[Session]
 
 
-def choose(name: TransportName, loop: asyncio.AbstractEventLoop) -> Transports:
-    """The transports called `name` on `loop`. "auto" takes "fast" where aiofastnet is installed and the loop can
-    watch sockets, else "asyncio".
-
-    `ValueError` for another name, `ModuleNotFoundError` for "fast" without aiofastnet, `RuntimeError` for "fast" on
-    Windows' Proactor loop, which reads by itself.
-    """
+def check_name(name: str) -> None:
+    """`ValueError` unless it is the name of a transport, or "auto"."""
     if name not in TRANSPORTS:
-        raise ValueError(f"transport is {name!r}, not 'auto', 'asyncio' or 'fast'")
+        raise ValueError(f"transport is {name!r}, not 'auto', 'asyncio', 'fast' or 'epoll'")
+
+
+def choose_server(name: TransportName, loop: asyncio.AbstractEventLoop, has_tls: bool = False) -> Transports:
+    """The transports called `name` for a server on `loop`.
+
+    "auto" takes the first of these that is there: "epoll" (Linux, the compiled twin, no TLS), "fast" (aiofastnet is
+    installed, the loop can watch sockets), "asyncio". `ValueError` for another name, `ModuleNotFoundError` for "fast"
+    without aiofastnet, `RuntimeError` for "fast" on Windows' Proactor loop and for "epoll" where it cannot be.
+    """
+    check_name(name)
+    obstacle = _why_no_epoll(has_tls)
+    if name == "epoll" and obstacle:
+        raise RuntimeError(f"transport 'epoll' {obstacle}; 'auto' takes what is there")
+    if name == "epoll" or (name == "auto" and not obstacle):
+        return _epoll(loop)
+    return choose_client(name, loop)
+
+
+def choose_client(name: TransportName, loop: asyncio.AbstractEventLoop) -> Transports:
+    """The transports called `name` for single connections on `loop`; errors as `choose_server`.
+
+    There is no epoll set for them: with "epoll" they are those of "auto".
+    """
+    check_name(name)
     reads_by_itself = _is_proactor(loop)
-    if name == "auto":
+    if name in ("auto", "epoll"):
         name = "fast" if not reads_by_itself and importlib.util.find_spec("aiofastnet") else "asyncio"
     if name == "asyncio":
         # a loop that reads into memory of its own would copy into ours once more
@@ -56,14 +78,24 @@ def choose(name: TransportName, loop: asyncio.AbstractEventLoop) -> Transports:
 
 def _fast(loop: asyncio.AbstractEventLoop) -> Transports:
     aiofastnet = importlib.import_module("aiofastnet")
+    create_server = partial(aiofastnet.create_server, loop)
+    return Transports("fast", create_server, partial(aiofastnet.create_connection, loop), BufferedSession)
 
-    async def create_server(*arguments: Any, **options: Any) -> Any:
-        return await aiofastnet.create_server(loop, *arguments, **options)
 
-    async def create_connection(*arguments: Any, **options: Any) -> Any:
-        return await aiofastnet.create_connection(loop, *arguments, **options)
+def _epoll(loop: asyncio.AbstractEventLoop) -> Transports:
+    epoll_server = importlib.import_module("gamenet.transports.epoll_server")
+    create_server = partial(epoll_server.create_server, loop)
+    return Transports("epoll", create_server, loop.create_connection, BufferedSession)
 
-    return Transports("fast", create_server, create_connection, BufferedSession)
+
+def _why_no_epoll(has_tls: bool) -> str | None:
+    if sys.platform != "linux":
+        return "is for Linux"
+    if backend != "compiled":
+        return "needs the compiled gamenet"
+    if has_tls:
+        return "serves plain TCP, not TLS"
+    return None
 
 
 def _is_proactor(loop: asyncio.AbstractEventLoop) -> bool:

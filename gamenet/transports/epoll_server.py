@@ -1,0 +1,117 @@
+"""A listener whose connections are served by one epoll set.
+
+What stays true: a connection that was accepted is never lost because another one could not be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from asyncio.trsock import TransportSocket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from gamenet.transports.epoll import Poller
+
+RETRY_SECONDS = 1.0
+"""For which nobody is accepted when the system has no file descriptor or memory left, as asyncio does."""
+
+_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_GONE_ALREADY = (BlockingIOError, InterruptedError, ConnectionAbortedError)
+
+
+async def create_server(
+    loop: asyncio.AbstractEventLoop,
+    protocol_factory: Callable[[], asyncio.BaseProtocol],
+    host: str | None,
+    port: int,
+    *,
+    ssl: None = None,
+    backlog: int,
+) -> EpollServer:
+    """Listen on every address of `host` (None: all of this machine), without TLS. `OSError` if one cannot be had."""
+    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    try:
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+            if family in (socket.AF_INET, socket.AF_INET6):
+                listeners.append(socket.create_server(address, family=family, backlog=backlog))
+                listeners[-1].setblocking(False)
+    except OSError:
+        _close(listeners)
+        raise
+    return EpollServer(loop, protocol_factory, listeners, backlog)
+
+
+class EpollServer(asyncio.AbstractServer):
+    """What `loop.create_server()` returns elsewhere."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        listeners: list[socket.socket],
+        backlog: int,
+    ) -> None:
+        self._loop = loop
+        self._protocol_factory = protocol_factory
+        self._listeners = listeners
+        self._backlog = backlog
+        self._poller = Poller(loop)
+        for listener in listeners:
+            loop.add_reader(listener.fileno(), self._accept, listener)
+
+    @property
+    def sockets(self) -> tuple[TransportSocket, ...]:
+        """The listening sockets; none once it is closed."""
+        return tuple(TransportSocket(listener) for listener in self._listeners)
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        """The loop it serves on."""
+        return self._loop
+
+    def is_serving(self) -> bool:
+        """Whether connections are accepted."""
+        return bool(self._listeners)
+
+    def close(self) -> None:
+        """Accept nobody any more; connections that exist go on."""
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            self._loop.remove_reader(listener.fileno())
+        _close(listeners)
+        self._poller.finish()
+
+    async def wait_closed(self) -> None:
+        """Return when it is closed and its last connection is gone."""
+        await self._poller.finish()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(self._backlog):
+            try:
+                sock, peername = listener.accept()
+            except _GONE_ALREADY:
+                return
+            except OSError as error:
+                if error.errno not in _OUT_OF_RESOURCES:
+                    raise
+                return self._pause(listener, error)
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._poller.connect(sock, peername, self._protocol_factory())
+
+    def _pause(self, listener: socket.socket, error: OSError) -> None:
+        message = "socket.accept() out of system resource"
+        self._loop.call_exception_handler({"message": message, "exception": error, "socket": TransportSocket(listener)})
+        self._loop.remove_reader(listener.fileno())
+        self._loop.call_later(RETRY_SECONDS, self._go_on, listener)
+
+    def _go_on(self, listener: socket.socket) -> None:
+        if listener in self._listeners:
+            self._loop.add_reader(listener.fileno(), self._accept, listener)
+
+
+def _close(listeners: Iterable[socket.socket]) -> None:
+    for listener in listeners:
+        listener.close()
