@@ -95,7 +95,8 @@ class Net:
         self.contexts = []
 
     async def server(self, start=True, **options):
-        server = self.gamenet.Server(**{"transport": self.transport, **options})
+        transport = "auto" if self.transport == "epoll" and options.get("ssl") else self.transport
+        server = self.gamenet.Server(**{"transport": transport, **options})
         self.servers.append(server)
         if start:
             await self.start(server)
@@ -120,9 +121,19 @@ class Net:
 
 
 HAS_FAST = importlib.util.find_spec("aiofastnet") and sys.platform != "win32"  # there asyncio's loop reads by itself
+HAS_EPOLL = sys.platform == "linux" and not PURE_ONLY
 
 
-@pytest_asyncio.fixture(params=["asyncio", *(["fast"] if HAS_FAST else [])])
+def pytest_collection_modifyitems(items):
+    """The epoll transport drives the compiled twin only."""
+    items[:] = [item for item in items if not is_epoll_on_pure(getattr(item, "callspec", None))]
+
+
+def is_epoll_on_pure(callspec):
+    return callspec is not None and callspec.params.get("net") == "epoll" and callspec.params.get("gamenet") == "pure"
+
+
+@pytest_asyncio.fixture(params=["asyncio", *(["fast"] if HAS_FAST else []), *(["epoll"] if HAS_EPOLL else [])])
 async def net(request, gamenet):
     loop = asyncio.get_running_loop()
     complaints = []

@@ -9,12 +9,19 @@ import pytest
 from wire import wire
 
 from gamenet.session import BufferedSession, Session
-from gamenet.transports import choose
+from gamenet import transports
+from gamenet.transports import choose_client, choose_server
 
 HAS_AIOFASTNET = importlib.util.find_spec("aiofastnet") is not None
+HAS_EPOLL = sys.platform == "linux" and transports.backend == "compiled"
 
 
-async def test_the_loops_own_transports_are_always_there():
+@pytest.fixture(params=[choose_client, choose_server])
+def choose(request):
+    return request.param
+
+
+async def test_the_loops_own_transports_are_always_there(choose):
     loop = asyncio.get_running_loop()
     chosen = choose("asyncio", loop)
     reads_by_itself = sys.platform == "win32" and isinstance(loop, asyncio.ProactorEventLoop)
@@ -23,23 +30,43 @@ async def test_the_loops_own_transports_are_always_there():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="asyncio's loop there reads by itself")
-async def test_auto_takes_the_fast_ones_where_they_are_installed():
-    assert choose("auto", asyncio.get_running_loop()).name == ("fast" if HAS_AIOFASTNET else "asyncio")
+async def test_auto_takes_the_fastest_that_is_there():
+    fastest = "fast" if HAS_AIOFASTNET else "asyncio"
+    loop = asyncio.get_running_loop()
+    assert choose_client("auto", loop).name == choose_client("epoll", loop).name == fastest
+    assert choose_server("auto", loop).name == ("epoll" if HAS_EPOLL else fastest)
+    assert choose_server("auto", loop, has_tls=True).name == fastest
 
 
-async def test_without_aiofastnet_auto_is_asyncio_and_fast_says_what_is_missing(monkeypatch):
+async def test_without_aiofastnet_auto_is_asyncio_and_fast_says_what_is_missing(monkeypatch, choose):
     monkeypatch.setitem(sys.modules, "aiofastnet", None)
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "aiofastnet" else find_spec(name))
     loop = asyncio.get_running_loop()
-    assert choose("auto", loop).name == "asyncio"
+    assert choose_client("auto", loop).name == choose_server("auto", loop, has_tls=HAS_EPOLL).name == "asyncio"
     with pytest.raises((ModuleNotFoundError, RuntimeError), match="aiofastnet|Proactor"):
         choose("fast", loop)
 
 
-async def test_other_names_are_refused():
-    with pytest.raises(ValueError, match="transport is 'epoll', not"):
-        choose("epoll", asyncio.get_running_loop())
+async def test_other_names_are_refused(choose):
+    with pytest.raises(ValueError, match="transport is 'iocp', not"):
+        choose("iocp", asyncio.get_running_loop())
+
+
+@pytest.mark.parametrize(
+    ("platform", "backend", "has_tls", "reason"),
+    [
+        ("win32", "compiled", False, "is for Linux"),
+        ("linux", "pure", False, "needs the compiled gamenet"),
+        ("linux", "compiled", True, "serves plain TCP, not TLS"),
+    ],
+)
+async def test_epoll_says_why_it_cannot_be(monkeypatch, platform, backend, has_tls, reason):
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(transports, "backend", backend)
+    monkeypatch.setattr(transports.sys, "platform", platform)
+    with pytest.raises(RuntimeError, match=f"transport 'epoll' {reason}; 'auto' takes what is there"):
+        choose_server("epoll", loop, has_tls)
 
 
 async def test_a_view_kept_from_the_receive_buffer_is_never_read_over(net):

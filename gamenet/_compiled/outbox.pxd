@@ -6,22 +6,29 @@ from gamenet._compiled.packet cimport RawPacket
 from gamenet._compiled.pool cimport Block, PoolAllocator
 
 
+cdef enum:
+    LARGE = 4096  # bytes from which on a frame or body is referred to: that beats copying from about one page on
+
+
 cdef class Outbox:
     cdef readonly HeaderCodec codec
     cdef PoolAllocator pool
+    cdef bytes only  # a frame that is all there is so far: kept as it is, until something follows; else None
     cdef list chunks  # full chunks as bytes, oldest first; None while there are none
-    cdef Py_ssize_t chunks_size  # their bytes together
+    cdef Py_ssize_t chunks_size  # bytes of `only` and `chunks` together
     cdef Block block  # what is being filled; None while nothing is
     cdef Py_ssize_t used  # bytes in it
 
     cdef uint8_t* reserve(self, Py_ssize_t size) except NULL
+    cdef int follow_only(self) except -1
     cdef int seal(self) except -1
     cdef int add_chunk(self, bytes chunk) except -1
     cdef Py_ssize_t append_slowly(
         self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence
     ) except -1
+    cdef Py_ssize_t append_large(self, uint64_t packet_id, bytes body, uint64_t sequence) except -1
     cdef Py_ssize_t append_bytes(self, bytes frame) except -1
-    cdef bytes take_block(self)
+    cdef bytes take_single(self)
     cdef list take_chunks(self)
 
 

@@ -1,8 +1,9 @@
 # cython: freethreading_compatible=True
 """What a session sends until the end of the turn: the compiled twin of `gamenet._pure.outbox`.
 
-What stays true: bytes are copied when they are handed in; an empty outbox holds no memory. Small packets are
-gathered in one pooled block, so that many of them leave as one chunk. Locking rule: one thread at a time.
+What stays true: nothing that is handed in is seen to change afterwards: it is copied, or immutable; an empty outbox
+holds no memory. Small packets are gathered in one pooled block, so that many of them leave as one chunk; large ones,
+and a frame that nothing follows, are referred to. Locking rule: one thread at a time.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -11,10 +12,6 @@ from libc.string cimport memcpy
 
 from gamenet._compiled.header cimport write_header
 from gamenet._compiled.packet cimport as_number
-
-cdef enum:
-    LARGE = 4096  # a frame of this many bytes is kept as it is: referring beats copying from about one page on
-
 
 cdef class Outbox:
     """Appends packets, and hands them out as few large chunks."""
@@ -54,8 +51,7 @@ cdef class Outbox:
     def clear(self):
         """Drop what was gathered; returns how many bytes that was."""
         cdef Py_ssize_t dropped = gathered(self)
-        self.chunks = None
-        self.block = None
+        self.only = self.chunks = self.block = None
         self.chunks_size = self.used = 0
         return dropped
 
@@ -73,9 +69,22 @@ cdef class Outbox:
             memcpy(out + header_size, body, size)
         return header_size + size
 
+    cdef Py_ssize_t append_large(self, uint64_t packet_id, bytes body, uint64_t sequence) except -1:
+        """Add a packet whose body is not copied."""
+        cdef uint8_t header[64]
+        write_header(self.codec, header, packet_id, PyBytes_GET_SIZE(body), sequence)
+        memcpy(self.reserve(self.codec.header_size), header, self.codec.header_size)
+        self.seal()
+        self.add_chunk(body)
+        return self.codec.header_size + PyBytes_GET_SIZE(body)
+
     cdef Py_ssize_t append_bytes(self, bytes frame) except -1:
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
-        if size >= LARGE or size > self.pool.block_size:
+        if not gathered(self):
+            self.only = frame
+            self.chunks_size = size
+        elif size >= LARGE or size > self.pool.block_size:
+            self.follow_only()
             self.seal()
             self.add_chunk(frame)
         elif size:
@@ -86,6 +95,7 @@ cdef class Outbox:
         """`size` bytes behind what is gathered, counted as used: the caller fills them before anything else."""
         cdef bytes chunk
         cdef uint8_t* out
+        self.follow_only()
         if self.block is not None and self.used + size > self.pool.block_size:
             self.seal()
         if size > self.pool.block_size:
@@ -98,6 +108,19 @@ cdef class Outbox:
         self.used += size
         return out
 
+    cdef int follow_only(self) except -1:
+        """Something will follow the frame that was alone."""
+        cdef bytes frame = self.only
+        if frame is None:
+            return 0
+        self.only = None
+        self.chunks_size = 0
+        if PyBytes_GET_SIZE(frame) >= LARGE or PyBytes_GET_SIZE(frame) > self.pool.block_size:
+            self.add_chunk(frame)
+        elif frame:
+            memcpy(self.reserve(PyBytes_GET_SIZE(frame)), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+        return 0
+
     cdef int seal(self) except -1:
         """Move what the block holds behind the full chunks; the block stays for what comes next."""
         if self.used:
@@ -105,14 +128,15 @@ cdef class Outbox:
             self.used = 0
         return 0
 
-    cdef bytes take_block(self):
-        """What the block holds, where nothing else waits; None if more than that, or nothing, was gathered."""
-        cdef bytes taken
-        if self.chunks is not None or not self.used:
+    cdef bytes take_single(self):
+        """What was gathered if it is one frame or block, as bytes; None if it is more, or nothing."""
+        cdef bytes taken = self.only
+        if self.chunks is not None or not gathered(self):
             return None
-        taken = PyBytes_FromStringAndSize(<const char*>self.block.memory, self.used)
-        self.block = None
-        self.used = 0
+        if taken is None:
+            taken = PyBytes_FromStringAndSize(<const char*>self.block.memory, self.used)
+        self.only = self.block = None
+        self.chunks_size = self.used = 0
         return taken
 
     cdef int add_chunk(self, bytes chunk) except -1:
@@ -124,6 +148,7 @@ cdef class Outbox:
 
     cdef list take_chunks(self):
         cdef list taken
+        self.follow_only()
         self.seal()
         taken = [] if self.chunks is None else self.chunks
         self.chunks = None

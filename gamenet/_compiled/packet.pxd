@@ -31,4 +31,9 @@ cdef inline bint may_hold(object source, Py_ssize_t size) noexcept:
     return isinstance(source, bytes) and PyBytes_GET_SIZE(source) <= KEEP_FACTOR * size
 
 
+cdef inline bint is_all_of(object source, Py_ssize_t size) noexcept:
+    """Whether a body of `size` bytes in `source` is the whole of an immutable object."""
+    return isinstance(source, bytes) and PyBytes_GET_SIZE(source) == size
+
+
 cdef uint64_t as_number(str name, object value) except? 0xFFFFFFFFFFFFFFFF

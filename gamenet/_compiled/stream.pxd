@@ -20,6 +20,7 @@ cdef class FlushQueue:
 cdef class DirectTransport:
     cdef int write_memory(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int write_bytes(self, bytes data) except -1
+    cdef int write_chunks(self, list chunks) except -1
 
 
 cdef class Stream(RunSender):
@@ -50,7 +51,9 @@ cdef class Stream(RunSender):
     cdef int reject(self, Route route) except -1
     cdef int handler_raised(self, uint64_t packet_id) except -1
     cdef int discard(self) except -1
+    cdef inline bint send_packet(self, RawPacket packet, uint64_t sequence) except -1
     cdef bint send_body(self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence) except -1
+    cdef bint send_large(self, uint64_t packet_id, bytes body, uint64_t sequence) except -1
     cdef bint send_bytes(self, bytes frame) except -1
     cdef int sent_above_limit(self) except -1
     cdef int await_flush(self) except -1

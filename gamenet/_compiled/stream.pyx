@@ -18,8 +18,8 @@ from libc.string cimport memcpy
 from gamenet._compiled.batch cimport MAX_RUN
 from gamenet._compiled.buffer cimport Run, next_packet
 from gamenet._compiled.header cimport HeaderCodec
-from gamenet._compiled.outbox cimport append_body, gathered
-from gamenet._compiled.packet cimport as_number, let_go
+from gamenet._compiled.outbox cimport LARGE, append_body, gathered
+from gamenet._compiled.packet cimport as_number, is_all_of, let_go
 from gamenet._compiled.pool cimport PoolAllocator
 from gamenet._compiled.routes cimport find_route, take_batch, take_packet
 
@@ -59,6 +59,10 @@ cdef class DirectTransport:
 
     cdef int write_bytes(self, bytes data) except -1:
         """Send, or keep `data` until the socket takes it."""
+        raise NotImplementedError
+
+    cdef int write_chunks(self, list chunks) except -1:
+        """Send pieces of `bytes` in one go, or keep them until the socket takes them."""
         raise NotImplementedError
 
 
@@ -293,9 +297,11 @@ cdef class Stream(RunSender):
             held = <RawPacket>packet
             if sequence is None:
                 sequence_number = held.number
-            return self.send_body(held.id, held.data, held.size, sequence_number)
+            return self.send_packet(held, sequence_number)
         id_number = as_number("packet_id", packet)
         if PyBytes_CheckExact(body):
+            if PyBytes_GET_SIZE(body) >= LARGE:
+                return self.send_large(id_number, <bytes>body, sequence_number)
             return self.send_body(
                 id_number, <const uint8_t*>PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), sequence_number
             )
@@ -314,12 +320,26 @@ cdef class Stream(RunSender):
             raise errors.wrong_type("response", "a packet", response)
         self.require_thread()
         answer = <RawPacket>(request if response is None else response)
-        return self.send_body(answer.id, answer.data, answer.size, (<RawPacket>request).number)
+        return self.send_packet(answer, (<RawPacket>request).number)
 
     def send_frame(self, bytes frame not None):
         """Send bytes that are whole packets already; otherwise as `send`."""
         self.require_thread()
         return self.send_bytes(frame)
+
+    cdef inline bint send_packet(self, RawPacket packet, uint64_t sequence) except -1:
+        # a body that fills an immutable object of its own stays as it is: changing the packet makes a new one
+        if packet.size >= LARGE and is_all_of(packet.source, packet.size):
+            return self.send_large(packet.id, <bytes>packet.source, sequence)
+        return self.send_body(packet.id, packet.data, packet.size, sequence)
+
+    cdef bint send_large(self, uint64_t packet_id, bytes body, uint64_t sequence) except -1:
+        if not self.is_open:
+            self.ledger.sends_refused += 1
+            return False
+        self.outbox.append_large(packet_id, body, sequence)
+        sent(self, 1)
+        return True
 
     cdef bint send_body(self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence) except -1:
         if not self.is_open:
@@ -402,7 +422,7 @@ cdef class Stream(RunSender):
         self.ledger.bytes_out += size
         if self.direct is not None:
             return self.write_direct()
-        chunk = self.outbox.take_block()
+        chunk = self.outbox.take_single()
         try:
             if chunk is not None:
                 self.write(chunk)
@@ -416,18 +436,14 @@ cdef class Stream(RunSender):
 
     cdef int write_direct(self) except -1:
         """Let the transport take what was gathered from where it lies."""
-        cdef Outbox outbox = self.outbox
-        cdef Block block = outbox.block
-        cdef Py_ssize_t used = outbox.used
-        cdef list chunks = outbox.chunks
-        outbox.block = outbox.chunks = None
-        outbox.used = outbox.chunks_size = 0
-        if chunks is not None:
-            for chunk in chunks:
-                self.direct.write_bytes(<bytes>chunk)
-        if used:
-            self.direct.write_memory(block.memory, used)
-        return 0
+        cdef Block block = self.outbox.block
+        cdef Py_ssize_t used = self.outbox.used
+        if self.outbox.chunks is not None:
+            return self.direct.write_chunks(self.outbox.take_chunks())
+        if not used:
+            return self.direct.write_bytes(self.outbox.take_single())
+        self.outbox.clear()
+        return self.direct.write_memory(block.memory, used)
 
     def pause_writing(self):
         """Called by the transport when its queue is above the high watermark."""

@@ -69,7 +69,10 @@ cdef class EpollTransport(DirectTransport):
     cdef int read_eof(self) except -1
     cdef Py_ssize_t try_send(self, const uint8_t* data, Py_ssize_t size) except -1
     cdef int send_backlog(self) except -1
+    cdef bint send_pieces(self) except -1
     cdef int keep(self, bytes data) except -1
+    cdef int pause_above_limit(self) except -1
     cdef int drop_sent(self, Py_ssize_t sent) except -1
+    cdef bint goes_on(self, message) except -1
     cdef int fail(self, error, message) except -1
     cdef int end_soon(self, error) except -1

@@ -209,9 +209,8 @@ cdef class EpollTransport(DirectTransport):
             PyBuffer_Release(&view)
 
     def writelines(self, list_of_data):
-        """Send each of them."""
-        for data in list_of_data:
-            self.write(data)
+        """Send them one behind the other."""
+        self.write(b"".join(list_of_data))
 
     def can_write_eof(self):
         """It can."""
@@ -298,8 +297,8 @@ cdef class EpollTransport(DirectTransport):
             self.stream.received(size, self.poller.now)
         elif size == 0:
             self.read_eof()
-        elif errno != EAGAIN and errno != EINTR:
-            self.fail(os_error(), "cannot read")
+        elif self.goes_on("cannot read"):
+            self.look_again()
         return 0
 
     cdef int read_for_protocol(self) except -1:
@@ -337,49 +336,44 @@ cdef class EpollTransport(DirectTransport):
             self.keep(data)
         return 0
 
+    cdef int write_chunks(self, list chunks) except -1:
+        cdef bint is_first = not self.backlog_size
+        if self.is_lost:
+            return 0
+        for data in chunks:
+            self.backlog.append(data)
+            self.backlog_size += len(data)
+        if is_first:
+            self.send_backlog()
+        return self.pause_above_limit()
+
     cdef Py_ssize_t try_send(self, const uint8_t* data, Py_ssize_t size) except -1:
         """How many bytes the socket took: none while older ones wait, or after a failure."""
-        cdef Py_ssize_t sent
+        cdef Py_ssize_t sent = -1
         if self.backlog_size or self.is_lost or not size:
             return 0
-        sent = send(self.fd, data, size, MSG_NOSIGNAL)
-        if sent >= 0:
-            return sent
-        if errno != EAGAIN and errno != EINTR:
-            self.fail(os_error(), "cannot write")
-        return 0
+        while sent < 0:
+            sent = send(self.fd, data, size, MSG_NOSIGNAL)
+            if sent < 0 and not self.goes_on("cannot write"):
+                return 0
+        return sent
 
     cdef int keep(self, bytes data) except -1:
         self.backlog.append(data)
         self.backlog_size += PyBytes_GET_SIZE(data) - (self.sent_of_first if len(self.backlog) == 1 else 0)
+        return self.pause_above_limit()
+
+    cdef int pause_above_limit(self) except -1:
         if self.backlog_size > self.high_water and not self.is_protocol_paused:
             self.is_protocol_paused = True
             self.protocol.pause_writing()
         return 0
 
     cdef int send_backlog(self) except -1:
-        cdef iovec pieces[MAX_PIECES]
-        cdef msghdr message
-        cdef Py_ssize_t sent, skipped = self.sent_of_first
-        cdef size_t count = 0
-        cdef bytes data
-        for data in self.backlog:
-            if count == MAX_PIECES:
-                break
-            pieces[count].iov_base = PyBytes_AS_STRING(data) + skipped
-            pieces[count].iov_len = PyBytes_GET_SIZE(data) - skipped
-            count += 1
-            skipped = 0
-        memset(&message, 0, sizeof(message))
-        message.msg_iov = pieces
-        message.msg_iovlen = count
-        sent = sendmsg(self.fd, &message, MSG_NOSIGNAL)
-        if sent < 0:
-            if errno != EAGAIN and errno != EINTR:
-                self.fail(os_error(), "cannot write")
-            return 0
-        self.drop_sent(sent)
-        if self.is_protocol_paused and self.backlog_size <= self.low_water:
+        # until the socket refuses: epoll tells of room only after that
+        while self.backlog_size and self.send_pieces():
+            pass
+        if self.is_protocol_paused and self.backlog_size <= self.low_water and not self.is_lost:
             self.is_protocol_paused = False
             self.protocol.resume_writing()
         if not self.backlog_size and not self.is_lost:
@@ -388,6 +382,30 @@ cdef class EpollTransport(DirectTransport):
             elif self.has_written_eof:
                 self.sock.shutdown(socket.SHUT_WR)
         return 0
+
+    cdef bint send_pieces(self) except -1:
+        """Send the oldest of the backlog; False if the socket took less, or failed."""
+        cdef iovec pieces[MAX_PIECES]
+        cdef msghdr message
+        cdef Py_ssize_t sent, size = 0, skipped = self.sent_of_first
+        cdef size_t count = 0
+        cdef bytes data
+        for data in self.backlog:
+            if count == MAX_PIECES:
+                break
+            pieces[count].iov_base = PyBytes_AS_STRING(data) + skipped
+            pieces[count].iov_len = PyBytes_GET_SIZE(data) - skipped
+            size += PyBytes_GET_SIZE(data) - skipped
+            count += 1
+            skipped = 0
+        memset(&message, 0, sizeof(message))
+        message.msg_iov = pieces
+        message.msg_iovlen = count
+        sent = sendmsg(self.fd, &message, MSG_NOSIGNAL)
+        if sent < 0:
+            return self.goes_on("cannot write")
+        self.drop_sent(sent)
+        return sent == size
 
     cdef int drop_sent(self, Py_ssize_t sent) except -1:
         cdef Py_ssize_t left
@@ -403,6 +421,14 @@ cdef class EpollTransport(DirectTransport):
         return 0
 
     # -- failing
+
+    cdef bint goes_on(self, message) except -1:
+        """After a system call that gave -1: True if it was only interrupted, False if it must wait or failed."""
+        if errno == EINTR:
+            return True
+        if errno != EAGAIN:
+            self.fail(os_error(), message)
+        return False
 
     cdef int fail(self, error, message) except -1:
         """End because of `error`; one that is not the network's is reported, as asyncio does."""
