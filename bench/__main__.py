@@ -6,8 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gamenet
+from bench.micro.workloads import WORKLOADS
 from bench.net.modes import MODES
 from bench.net.peer import PEERS
+from bench.report import add_outputs
+
+MICRO_EPILOG = """\
+Before a workload is timed its contenders' outputs are compared; the first that differs ends the run. Then all of them
+take their turn in every round, on the same bytes in this process, and ratios are taken per round. Yardsticks in C are
+left out with a line where there is no compiler.
+"""
 
 NET_EPILOG = """\
 All servers take turns in each round, on a core of their own; the load generator, on another core, compares every reply
@@ -23,22 +31,32 @@ def main() -> None:
         prog="python -m bench", description="Measure gamenet on this machine, beside what one would use instead."
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    micro = commands.add_parser("micro", help="single operations, pure against compiled (about 20 s)")
-    micro.add_argument("--rounds", type=int, default=15, help="rounds per operation (default: 15)")
+    about_micro = "single operations, pure against compiled (about half a minute)"
+    _add_micro(commands.add_parser("micro", help=about_micro, epilog=MICRO_EPILOG))
     _add_net(commands.add_parser("net", help="servers over loopback (under 5 minutes; Linux)", epilog=NET_EPILOG))
     options = parser.parse_args()
     if gamenet.backend != "compiled":
         sys.exit("this gamenet is not built; build it in this checkout with: pip install -e '.[bench]'")
     if options.command == "micro":
-        from bench.micro.report import main as run_micro
+        from bench.micro.run import main as run_micro
 
-        run_micro(options.rounds)
+        run_micro(options.rounds, options.only, options.table, options.plot)
     elif sys.platform != "linux":
         sys.exit("bench net needs Linux: its load generator uses epoll")
     else:
         from bench.net.run import main as run_net
 
         run_net(options.rounds, options.seconds, options.mode, options.peer, options.plot)
+
+
+def _add_micro(micro: argparse.ArgumentParser) -> None:
+    micro.add_argument("--rounds", type=_positive(int), default=15, help="rounds per workload (default: 15)")
+    micro.add_argument(
+        "--only", action="append", choices=[workload.name for workload in WORKLOADS], metavar="NAME",
+        help="measure this workload only; may be given more than once (default: all): "
+        + ", ".join(workload.name for workload in WORKLOADS),
+    )
+    add_outputs(micro)
 
 
 def _add_net(net: argparse.ArgumentParser) -> None:

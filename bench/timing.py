@@ -6,7 +6,8 @@ A bare time says what the machine did in that moment; the ratio of two times of 
 import gc
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -24,6 +25,27 @@ class Measured:
     def ratios_to(self, other: "Measured") -> list[float]:
         """How many times as long as `other` it took, per round."""
         return [ours / theirs for ours, theirs in zip(self.seconds, other.seconds, strict=True)]
+
+
+@dataclass
+class CoreTime:
+    """How much of the time spent measuring this process really had a core."""
+
+    passed: float = 0.0
+    ran: float = 0.0
+
+    @property
+    def lost(self) -> float:
+        """The share that other programs took, 0 to 1."""
+        return max(0.0, 1 - self.ran / self.passed) if self.passed else 0.0
+
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Count what passes and what runs inside."""
+        passed, ran = time.perf_counter(), time.process_time()
+        yield
+        self.passed += time.perf_counter() - passed
+        self.ran += time.process_time() - ran
 
 
 def alternate(contenders: dict[str, Callable[[], object]], rounds: int, calls: int = 3) -> dict[str, Measured]:

@@ -39,7 +39,7 @@ class Server:
     `layout` is the header, `ssl` a server-side `ssl.SSLContext` for TLS. `unknown_packets`: `"reject"` counts and
     goes on, `"close"` ends the session; `handler_errors`: `"continue"` or `"close"` likewise. `transport`: `"asyncio"`
     for the loop's own, `"fast"` for aiofastnet's, `"epoll"` for our own (Linux, no TLS), `"auto"` for the fastest that
-    is there. All further keywords are the fields of `gamenet.Limits`. `ValueError`, naming it, for a limit out of range.
+    is there. All further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of range.
     """
 
     def __init__(

@@ -1,45 +1,46 @@
-"""pytest-benchmark pairs: `pytest bench/micro`. Equal output is asserted before anything is timed."""
+"""pytest-benchmark pairs of the one list: `pytest bench/micro`, `-k NAME` for some. Equal output is asserted first.
+
+To see ratios: `--benchmark-json=RESULTS.json`, then `python -m bench.report RESULTS.json`.
+"""
+
+import functools
+from subprocess import CalledProcessError
 
 import pytest
 
+import gamenet
 from bench.cc import NoCompiler
-from bench.micro import workloads
-from gamenet import _compiled, _pure
+from bench.micro.workloads import WORKLOADS
 
-TWINS = {"pure": _pure, "compiled": _compiled}
+if gamenet.backend != "compiled":
+    pytest.skip("this gamenet is not built: there is nothing to compare", allow_module_level=True)
 
-
-@pytest.fixture(params=TWINS)
-def twin(request):
-    assert workloads.count_handled(TWINS[request.param]) == workloads.PACKETS
-    return TWINS[request.param]
-
-
-@pytest.mark.benchmark(group="handle_burst: 16,384 packets of 64 bytes, an empty handler each")
-def test_handle_burst(benchmark, twin):
-    benchmark(workloads.handle_burst(twin))
+PAIRS = [
+    pytest.param(workload, contender, id=f"{workload.name}-{contender}")
+    for workload in WORKLOADS
+    for contender in workload.contenders
+]
 
 
-@pytest.mark.benchmark(group="handle_pieces: 1,024 packets in pieces of 1 to 17 bytes")
-def test_handle_pieces(benchmark, twin):
-    benchmark(workloads.handle_pieces(twin))
+@functools.cache
+def require_equal_output(workload):
+    workload.require_equal_output()
 
 
-@pytest.mark.benchmark(group="reply_burst: 16,384 packets, each answered")
-def test_reply_burst(benchmark, twin):
-    benchmark(workloads.reply_burst(twin))
-
-
-@pytest.mark.benchmark(group="batch_burst: 16,384 packets, answered by a batch handler")
-def test_batch_burst(benchmark, twin):
-    benchmark(workloads.batch_burst(twin))
-
-
-@pytest.mark.benchmark(group="handle_burst: 16,384 packets of 64 bytes, an empty handler each")
-def test_walk_headers_in_c(benchmark):
+@pytest.mark.benchmark(disable_gc=True)
+@pytest.mark.parametrize(("workload", "contender"), PAIRS)
+def test_micro(benchmark, workload, contender):
+    require_equal_output(workload)
+    benchmark.group = f"{workload.name}: {workload.title} ({workload.count:,} per call)"
+    benchmark.extra_info |= {
+        "workload": workload.name,
+        "title": workload.title,
+        "unit": workload.unit,
+        "count": workload.count,
+        "contender": contender,
+    }
     try:
-        walk = workloads.walk_headers()
-    except NoCompiler as error:
+        run = workload.contenders[contender]()
+    except (NoCompiler, CalledProcessError) as error:
         pytest.skip(str(error))
-    assert walk() == workloads.PACKETS
-    benchmark(walk)
+    benchmark(run)

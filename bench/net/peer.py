@@ -66,8 +66,10 @@ PEERS = [
     Peer("gamenet, asyncio", "gamenet_reply.py", ("asyncio", "asyncio")),
     Peer("gamenet, uvloop", "gamenet_reply.py", ("uvloop", "asyncio"), ("uvloop",)),
     Peer("gamenet, aiofastnet", "gamenet_reply.py", ("uvloop", "fast"), ("uvloop", "aiofastnet")),
+    Peer("gamenet, epoll", "gamenet_reply.py", ("asyncio", "epoll")),
+    Peer("gamenet, epoll, uvloop", "gamenet_reply.py", ("uvloop", "epoll"), ("uvloop",)),
     Peer(
-        "gamenet, aiofastnet, batch", "gamenet_reply.py", ("uvloop", "fast", "batch"), ("uvloop", "aiofastnet"),
+        "gamenet, epoll, batch", "gamenet_reply.py", ("asyncio", "epoll", "batch"),
         modes=frozenset({"pipelined", "fan-in"}),  # where packets come in runs
     ),
 ]

@@ -5,13 +5,6 @@ from pathlib import Path
 from bench.net.measure import IdleResult, Result
 
 
-def can_plot() -> bool:
-    """Whether matplotlib is installed."""
-    import importlib.util
-
-    return importlib.util.find_spec("matplotlib") is not None
-
-
 def plot(results: list[Result], path: Path) -> None:
     """Write a PNG (or what else the suffix of `path` names)."""
     import matplotlib

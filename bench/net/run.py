@@ -8,10 +8,11 @@ from pathlib import Path
 from subprocess import CalledProcessError
 
 from bench.cc import NoCompiler, build
+from bench.chart import NoMatplotlib, require_matplotlib
 from bench.net.measure import Commands, Result, measure_idle, measure_talk
 from bench.net.modes import MODES, Mode
 from bench.net.peer import BASELINES, PEERS, LeftOut, Peer
-from bench.net.plot import can_plot, plot
+from bench.net.plot import plot
 from bench.net.processes import Failed, cores, raise_file_limit
 from bench.net.progress import progress
 from bench.net.report import print_result, print_summary
@@ -23,12 +24,12 @@ def main(
     rounds: int, seconds: float, mode_names: list[str] | None, peer_names: list[str] | None, plot_path: Path | None
 ) -> None:
     """Measure and print; exits with a line if this machine cannot, or a server answers wrongly."""
-    if plot_path is not None and not can_plot():
-        sys.exit("--plot needs matplotlib, which is not installed: pip install matplotlib")
     try:
+        if plot_path is not None:
+            require_matplotlib()
         with _ended_in_order():
             results = _measure(rounds, seconds, mode_names, peer_names)
-    except (NoCompiler, CalledProcessError, Failed) as error:
+    except (NoCompiler, CalledProcessError, NoMatplotlib, Failed) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("\nstopped before the end: no table")

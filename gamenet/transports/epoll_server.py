@@ -10,7 +10,6 @@ import errno
 import socket
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from gamenet.transports.epoll import Poller
 
@@ -44,7 +43,7 @@ async def create_server(
     return EpollServer(loop, protocol_factory, listeners, backlog)
 
 
-class EpollServer(asyncio.AbstractServer):
+class EpollServer:
     """What `loop.create_server()` returns elsewhere."""
 
     def __init__(
