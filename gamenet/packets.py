@@ -5,7 +5,7 @@ What stays true: a class is checked when it is made, and never again; its layout
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self, dataclass_transform
+from typing import Any, Literal, dataclass_transform
 
 from gamenet._core import Struct, TypedPacket
 from gamenet.declaration import declared_fields
@@ -78,13 +78,6 @@ class Packet(TypedPacket, metaclass=PacketMeta):
     def body_size_of(cls) -> int:
         """Bytes of the struct: the shortest body that reaches a handler."""
         return cls._struct.size
-
-    @classmethod
-    def unpack(cls, body: bytes, sequence: int = 0) -> Self:
-        """The packet with this body. `ValueError` if it is shorter than the struct; longer is taken as it is."""
-        packet = super().unpack(body, sequence)
-        assert isinstance(packet, cls)
-        return packet
 
 
 def packet_id_of(packet: type[Packet] | int) -> int:

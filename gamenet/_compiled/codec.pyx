@@ -16,6 +16,8 @@ from libc.math cimport isinf
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memchr, memcpy, memset
 
+from gamenet._compiled.packet cimport as_number
+
 from gamenet import errors
 
 assert sizeof(float) == 4 and sizeof(double) == 8
@@ -272,7 +274,9 @@ cdef class TypedPacket(RawPacket):
         if len(body) < layout.size:
             raise errors.body_too_short(cls.__name__, len(body), layout.size)
         packet = cls.__new__(cls)
-        RawPacket.__init__(packet, cls._id, body, sequence)
+        packet.id = cls._id
+        packet.number = as_number("sequence", sequence)
+        packet.take_body(body)
         return packet
 
     def __reduce__(self):

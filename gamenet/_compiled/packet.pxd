@@ -13,6 +13,7 @@ cdef class RawPacket:
     cdef uint64_t id
     cdef uint64_t number  # the sequence number
 
+    cdef int take_body(self, body) except -1
     cdef uint8_t* own(self, Py_ssize_t size) except NULL
     cdef int make_writable(self) except -1
     cdef int move_out(self) except -1

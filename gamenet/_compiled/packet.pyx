@@ -7,7 +7,7 @@ so neither a kept packet nor a view of one can dangle or change. Locking rule: o
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsUnsignedLongLong
 from cpython.ref cimport Py_REFCNT
 from libc.string cimport memcmp, memcpy
@@ -44,14 +44,9 @@ cdef class RawPacket:
         self.data = <const uint8_t*>PyBytes_AS_STRING(self.source)
 
     def __init__(self, packet_id, body=b"", sequence=0):
-        cdef Py_buffer view
         self.id = as_number("packet_id", packet_id)
         self.number = as_number("sequence", sequence)
-        PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
-        try:
-            memcpy(self.own(view.len), view.buf, view.len)
-        finally:
-            PyBuffer_Release(&view)
+        self.take_body(body)
 
     @property
     def packet_id(self):
@@ -98,6 +93,21 @@ cdef class RawPacket:
 
     def __repr__(self):
         return f"{type(self).__name__}(packet_id={self.id}, body_size={self.size}, sequence={self.number})"
+
+    cdef int take_body(self, body) except -1:
+        """Refer to `body` if it cannot change, else copy it."""
+        cdef Py_buffer view
+        if PyBytes_CheckExact(body):
+            self.source = body
+            self.data = <const uint8_t*>PyBytes_AS_STRING(body)
+            self.size = PyBytes_GET_SIZE(body)
+            return 0
+        PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
+        try:
+            memcpy(self.own(view.len), view.buf, view.len)
+        finally:
+            PyBuffer_Release(&view)
+        return 0
 
     cdef uint8_t* own(self, Py_ssize_t size) except NULL:
         """A new body of `size` bytes, content undefined, that only this packet refers to."""

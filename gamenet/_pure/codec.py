@@ -6,7 +6,7 @@ What stays true: a typed packet's body is at least as long as its struct; readin
 from __future__ import annotations
 
 import struct
-from typing import Any, ClassVar, Literal, overload
+from typing import Any, ClassVar, Literal, Self, overload
 
 from gamenet import errors
 from gamenet._pure.packet import RawPacket, cut_packet
@@ -175,13 +175,13 @@ class TypedPacket(RawPacket):
         self._set_body(b"".join(encoded))
 
     @classmethod
-    def unpack(cls, body: bytes, sequence: int = 0) -> TypedPacket:
+    def unpack(cls, body: bytes, sequence: int = 0) -> Self:
         """The packet with this body. `ValueError` if it is shorter than the struct; longer is taken as it is."""
         if len(body) < cls._struct.size:
             raise errors.body_too_short(cls.__name__, len(body), cls._struct.size)
         packet = cut_packet(cls, cls._id, 0, bytes(body), 0, len(body))
         packet.sequence = sequence
-        assert isinstance(packet, TypedPacket)
+        assert isinstance(packet, cls)
         return packet
 
     def __reduce__(self) -> tuple[Any, ...]:
