@@ -20,7 +20,7 @@ from gamenet.errors import CloseReason, InvalidPacketError
 from gamenet.limits import Limits
 from gamenet.logs import LimitedLogger
 from gamenet.timeouts import Deadline
-from gamenet.timer import LoopTimer
+from gamenet.timer import LoopTimer, clock_of
 
 if TYPE_CHECKING:
     from gamenet.manager import Room
@@ -63,6 +63,7 @@ class SessionContext:
         self.ledger = ledger
         self.log = LimitedLogger(logger, loop.time)
         self.timer = LoopTimer(loop)
+        self.clock = clock_of(loop)
         self.flush_queue = FlushQueue(loop.call_soon)
         self.receiver = Receiver()
         self.unknown_packets = unknown_packets
@@ -99,7 +100,7 @@ class Session(Stream, asyncio.Protocol):
             context.routes,
             context.ledger,
             context.flush_queue,
-            context.loop.time,
+            context.clock,
             limits.max_read_buffer,
             limits.max_write_buffer,
             context.receiver,

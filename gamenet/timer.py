@@ -6,10 +6,17 @@ What stays true: the loop holds at most one of our timers, set to the earliest d
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 
 from gamenet.timeouts import Deadline, TimeoutManager
 
 _MIN_DELAY = 0.001  # seconds; loops round to milliseconds, and rounding to 0 would spin
+
+
+def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """`loop.time`, or what asyncio's own calls: sessions read it once per chunk, and a Python frame is half of that."""
+    return time.monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
 
 
 class LoopTimer:
