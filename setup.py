@@ -35,9 +35,10 @@ def extensions():
     from Cython.Build import cythonize
 
     sources = sorted(path for path in Path("gamenet").rglob("*.pyx") if path.stem != "epoll" or sys.platform == "linux")
+    macros = [("GAMENET_DEBUG", "1"), ("CYTHON_USE_FREELISTS", "0")] if DEBUG else []  # freelists hide use after free
     modules = [Extension(".".join(pyx.with_suffix("").parts), [pyx.as_posix()]) for pyx in sources]
     for module in modules:
-        module.define_macros = [("GAMENET_DEBUG", "1")] if DEBUG else []
+        module.define_macros = macros
     # the C of a debug build is another C: cythonize itself looks at times only
     folder = "build/cython-debug" if DEBUG else "build/cython"
     return cythonize(modules, build_dir=folder, compiler_directives=DIRECTIVES, emit_linenums=DEBUG)

@@ -8,8 +8,8 @@ from contextlib import nullcontext
 import pytest
 from wire import wire
 
-from gamenet.session import BufferedSession, Session
 from gamenet import transports
+from gamenet.session import BufferedSession, Session
 from gamenet.transports import choose_client, choose_server
 
 HAS_AIOFASTNET = importlib.util.find_spec("aiofastnet") is not None
