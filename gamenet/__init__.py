@@ -15,6 +15,7 @@ from gamenet._core import (
     backend,
 )
 from gamenet.client import Client, connect
+from gamenet.decoder import Decoder
 from gamenet.dispatch import DispatchTable
 from gamenet.errors import (
     AuthenticationError,
@@ -27,7 +28,7 @@ from gamenet.errors import (
     WrongThreadError,
 )
 from gamenet.fields import char, f32, f64, i8, i16, i32, i64, raw, u8, u16, u32, u64
-from gamenet.layout import BOOK_HEADER, HeaderField, HeaderLayout
+from gamenet.layout import BOOK_HEADER, LINES, DelimiterLayout, HeaderField, HeaderLayout, Layout, VarIntField
 from gamenet.limits import Limits
 from gamenet.manager import Room, SessionGroup, SessionManager
 from gamenet.packets import Packet
@@ -40,12 +41,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BOOK_HEADER",
+    "LINES",
     "AuthenticationError",
     "Batch",
     "Block",
     "Client",
     "CloseReason",
     "Deadline",
+    "Decoder",
+    "DelimiterLayout",
     "DispatchTable",
     "ErrorCode",
     "GameNetError",
@@ -53,6 +57,7 @@ __all__ = [
     "HeaderField",
     "HeaderLayout",
     "InvalidPacketError",
+    "Layout",
     "Limits",
     "Packet",
     "PacketBuffer",
@@ -67,6 +72,7 @@ __all__ = [
     "SessionGroup",
     "SessionManager",
     "TimeoutManager",
+    "VarIntField",
     "WrongThreadError",
     "__version__",
     "backend",

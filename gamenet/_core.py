@@ -33,6 +33,7 @@ else:
 
 Batch = twin.Batch
 Block = twin.Block
+DelimiterCodec = twin.DelimiterCodec
 Field = twin.Field
 FlushQueue = twin.FlushQueue
 HeaderCodec = twin.HeaderCodec
@@ -49,3 +50,4 @@ Stream = twin.Stream
 Struct = twin.Struct
 TypedPacket = twin.TypedPacket
 broadcast = twin.broadcast
+codec_for = twin.codec_for

@@ -10,14 +10,14 @@ import asyncio
 import logging
 import ssl as ssl_module
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from gamenet._core import HeaderCodec, Ledger, PoolAllocator, RawPacket
+from gamenet._core import Ledger, PoolAllocator, RawPacket, codec_for
 from gamenet.dispatch import DispatchTable
 from gamenet.errors import CloseReason, SessionClosedError
-from gamenet.layout import BOOK_HEADER, HeaderLayout
+from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
 from gamenet.packets import Packet
 from gamenet.session import Session, SessionContext
@@ -43,7 +43,7 @@ class Client:
         self,
         transports: Transports,
         limits: Limits,
-        layout: HeaderLayout,
+        layout: Layout,
         packets: Iterable[type[Packet]],
         max_queued: int,
     ) -> None:
@@ -54,7 +54,7 @@ class Client:
         for packet in packets:
             self.dispatch.register(packet, self._received)
         loop = asyncio.get_running_loop()
-        codec = HeaderCodec(layout, limits.max_packet_size)
+        codec = codec_for(layout, min(limits.max_packet_size, layout.max_packet_size))
         pool = PoolAllocator(limits.max_packet_size)
         self._ledger = Ledger()
         self._context = SessionContext(
@@ -67,8 +67,6 @@ class Client:
         self._reader: asyncio.Future[None] | None = None
         self._requests: dict[int, asyncio.Future[RawPacket]] = {}
         self._sequence = 0
-        names = [field.name for field in layout.fields]
-        self._max_sequence = layout.field("sequence").max_value if "sequence" in names else 0
         self._closed = loop.create_future()
 
     @property
@@ -81,11 +79,28 @@ class Client:
         """Why the connection ended; None while it lives."""
         return self.session.close_reason
 
-    def send(self, packet: RawPacket | int, body: ReadableBuffer = b"", sequence: int | None = None) -> bool:
-        """Send a packet; arguments, result and errors as in `Session.send`."""
-        return self.session.send(packet, body, sequence)
+    @property
+    def layout(self) -> Layout:
+        """How packets are framed; may be set, see `Session.layout`. Packets that wait to be received were cut under
+        the old one: set it before sending what the server answers in the new one, or in a handler of `dispatch`.
+        """
+        return self.session.layout
 
-    async def request(self, packet: RawPacket | int, body: ReadableBuffer = b"", *, timeout: float = 5.0) -> Any:
+    @layout.setter
+    def layout(self, layout: Layout) -> None:
+        self.session.layout = layout
+
+    def send(
+        self, packet: RawPacket | int, body: ReadableBuffer = b"", sequence: int | None = None,
+        header: Mapping[str, int] | None = None,
+    ) -> bool:
+        """Send a packet; arguments, result and errors as in `Session.send`."""
+        return self.session.send(packet, body, sequence, header)
+
+    async def request(
+        self, packet: RawPacket | int, body: ReadableBuffer = b"", *, header: Mapping[str, int] | None = None,
+        timeout: float = 5.0,
+    ) -> Any:
         """Send a packet under a new sequence number and wait for the packet that comes back with it.
 
         `TimeoutError` after `timeout` seconds, `SessionClosedError` if the connection ends before, `ValueError` if
@@ -93,7 +108,7 @@ class Client:
         """
         sequence = self._next_sequence()
         answer: asyncio.Future[RawPacket] = self._loop.create_future()
-        if not self.send(packet, body, sequence):
+        if not self.send(packet, body, sequence, header):
             raise SessionClosedError(f"the connection has ended: {self.close_reason}")
         self._requests[sequence] = answer
         try:
@@ -165,10 +180,11 @@ class Client:
             self._reader.set_result(None)
 
     def _next_sequence(self) -> int:
-        if not self._max_sequence:
+        highest = self.layout.max_sequence
+        if not highest:
             raise ValueError("this layout has no sequence number: an answer cannot be told from other packets")
         while True:
-            self._sequence = self._sequence % self._max_sequence + 1  # 0 is for packets that answer nothing
+            self._sequence = self._sequence % highest + 1  # 0 is for packets that answer nothing
             if self._sequence not in self._requests:
                 return self._sequence
 
@@ -179,7 +195,7 @@ async def connect(
     port: int,
     *,
     packets: Iterable[type[Packet]] = (),
-    layout: HeaderLayout = BOOK_HEADER,
+    layout: Layout = BOOK_HEADER,
     ssl: ssl_module.SSLContext | None = None,
     transport: TransportName = "auto",
     connect_timeout: float = 10.0,

@@ -68,7 +68,10 @@ class GameNetError(Exception):
 
 
 class InvalidPacketError(GameNetError):
-    """The peer sent bytes that no packet starts with. The stream cannot be read any further."""
+    """The peer sent bytes that cannot be a packet, so that its session ends with `CloseReason.INVALID_PACKET`.
+
+    Handlers may raise it for a body that cannot be.
+    """
 
     code = ErrorCode.INVALID_PACKET
 
@@ -95,12 +98,52 @@ class WrongThreadError(GameNetError, RuntimeError):
     """A session was used from a thread that does not run its event loop."""
 
 
-def packet_size_too_small(packet_size: int, header_size: int) -> InvalidPacketError:
-    return InvalidPacketError(f"packet_size {packet_size} is below the {header_size}-byte header")
+def packet_size_too_small(packet_size: int, smallest: int) -> InvalidPacketError:
+    return InvalidPacketError(f"packet_size {packet_size} is below the smallest packet of {smallest} bytes")
 
 
 def packet_size_too_large(packet_size: int, max_packet_size: int) -> InvalidPacketError:
     return InvalidPacketError(f"packet_size {packet_size} is above the limit of {max_packet_size} bytes")
+
+
+def cannot_decode(error: Exception) -> InvalidPacketError:
+    return InvalidPacketError(f"decode() raised {type(error).__name__}: {error}")
+
+
+def wrong_trailer(found: bytes, trailer: bytes) -> InvalidPacketError:
+    return InvalidPacketError(f"the packet ends with {found!r}, not with its trailer {trailer!r}")
+
+
+def varint_is_overlong(name: str, size: int) -> InvalidPacketError:
+    return InvalidPacketError(f"{name} is a VarInt of {size} bytes, more than it needs")
+
+
+def varint_too_large(name: str, highest: int) -> InvalidPacketError:
+    return InvalidPacketError(f"{name} is a VarInt above {highest}")
+
+
+def varint_does_not_end(name: str, max_bytes: int) -> InvalidPacketError:
+    return InvalidPacketError(f"{name} is a VarInt that does not end within {max_bytes} bytes")
+
+
+def header_too_long(max_packet_size: int) -> InvalidPacketError:
+    return InvalidPacketError(f"the header does not end within the limit of {max_packet_size} bytes")
+
+
+def no_delimiter(delimiter: bytes, max_packet_size: int) -> InvalidPacketError:
+    return InvalidPacketError(f"no delimiter {delimiter!r} within the limit of {max_packet_size} bytes")
+
+
+def body_has_delimiter(delimiter: bytes, index: int) -> ValueError:
+    return ValueError(f"the body has the delimiter {delimiter!r} at byte {index}; the packet would end there")
+
+
+def no_such_header_field(name: object, known: list[str]) -> ValueError:
+    return ValueError(f"header has no extra field {name!r}, it has {', '.join(known) or 'none'}")
+
+
+def packet_falls_short(packet_size: int, smallest: int) -> ValueError:
+    return ValueError(f"a packet of {packet_size} bytes is below the smallest of {smallest}")
 
 
 def packet_does_not_fit(packet_size: int, max_packet_size: int) -> ValueError:

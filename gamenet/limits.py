@@ -15,7 +15,7 @@ class Limits:
     """
 
     max_packet_size: int = 8192
-    """The largest packet with its header, both ways; refused on the header alone."""
+    """The largest packet with its header, both ways; refused on the header alone. A layout that states less counts."""
     max_sessions: int = 10_000
     """Connections served at once; the next one is closed at once, with `CloseReason.SERVER_FULL`."""
     idle_timeout: float | None = 30.0

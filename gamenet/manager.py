@@ -69,7 +69,7 @@ class SessionGroup:
         that was received with one: to everybody else it answers nothing, and their requests must not take it for
         an answer.
         """
-        return broadcast(self._members, encode_frame(self._codec, packet, body, sequence), exclude)
+        return broadcast(self._members, self._codec, encode_frame(self._codec, packet, body, sequence), exclude)
 
 
 class Room(SessionGroup):
@@ -140,9 +140,7 @@ def encode_frame(
     if isinstance(packet, RawPacket):
         if body != b"":
             raise TypeError("a packet brings its own body")
-        packet_id, body = packet.packet_id, packet.body
-    elif isinstance(packet, int):
-        packet_id, body = packet, bytes(memoryview(body))
-    else:
-        raise errors.wrong_type("packet", "a packet or a packet id", packet)
-    return codec.encode(packet_id, len(body), sequence) + body
+        return codec.frame(packet.packet_id, packet.body, sequence, codec.extras_of(packet))
+    if isinstance(packet, int):
+        return codec.frame(packet, body, sequence)
+    raise errors.wrong_type("packet", "a packet or a packet id", packet)

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
-from gamenet._core import HeaderCodec, Ledger, PoolAllocator
+from gamenet._core import Ledger, PoolAllocator, codec_for
 from gamenet.dispatch import DispatchTable, HandlerT
 from gamenet.errors import CloseReason
-from gamenet.layout import BOOK_HEADER, HeaderLayout
+from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
 from gamenet.manager import SessionManager
 from gamenet.packets import Packet
@@ -36,16 +36,17 @@ _LISTENER_TIMEOUT = 1.0  # seconds; all sessions are closed by then, what is lef
 class Server:
     """A packet server.
 
-    `layout` is the header, `ssl` a server-side `ssl.SSLContext` for TLS. `unknown_packets`: `"reject"` counts and
-    goes on, `"close"` ends the session; `handler_errors`: `"continue"` or `"close"` likewise. `transport`: `"asyncio"`
-    for the loop's own, `"fast"` for aiofastnet's, `"epoll"` for our own (Linux, no TLS), `"auto"` for the fastest that
-    is there. All further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of range.
+    `layout` is how packets are framed (a session's may change: `session.layout`), `ssl` a server-side
+    `ssl.SSLContext` for TLS. `unknown_packets`: `"reject"` counts and goes on, `"close"` ends the session;
+    `handler_errors`: `"continue"` or `"close"` likewise. `transport`: `"asyncio"` for the loop's own, `"fast"` for
+    aiofastnet's, `"epoll"` for our own (Linux, no TLS), `"auto"` for the fastest that is there. All further keywords
+    are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of range.
     """
 
     def __init__(
         self,
         *,
-        layout: HeaderLayout = BOOK_HEADER,
+        layout: Layout = BOOK_HEADER,
         ssl: ssl_module.SSLContext | None = None,
         unknown_packets: Literal["reject", "close"] = "reject",
         handler_errors: Literal["continue", "close"] = "continue",
@@ -64,7 +65,7 @@ class Server:
         self.handler_errors: Literal["continue", "close"] = handler_errors
         self.transport: TransportName = transport
         self.dispatch = DispatchTable()
-        self._codec = HeaderCodec(layout, self.limits.max_packet_size)
+        self._codec = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
         self._pool = PoolAllocator(self.limits.max_packet_size, max_blocks=self.limits.max_sessions)
         self._ledger = Ledger()
         self.sessions = SessionManager(self._codec)

@@ -15,8 +15,19 @@ from collections.abc import Awaitable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from gamenet._core import FlushQueue, HeaderCodec, Ledger, PoolAllocator, Receiver, Route, RouteTable, Stream
+from gamenet._core import (
+    FlushQueue,
+    HeaderCodec,
+    Ledger,
+    PoolAllocator,
+    Receiver,
+    Route,
+    RouteTable,
+    Stream,
+    codec_for,
+)
 from gamenet.errors import CloseReason, InvalidPacketError
+from gamenet.layout import Layout
 from gamenet.limits import Limits
 from gamenet.logs import LimitedLogger
 from gamenet.timeouts import Deadline
@@ -66,8 +77,15 @@ class SessionContext:
         self.clock = clock_of(loop)
         self.flush_queue = FlushQueue(loop.call_soon)
         self.receiver = Receiver()
+        self._codecs = {codec.layout: codec}
         self.unknown_packets = unknown_packets
         self.handler_errors = handler_errors
+
+    def codec_for(self, layout: Layout) -> HeaderCodec:
+        """The codec of a layout that a session changes to; made once."""
+        if layout not in self._codecs:
+            self._codecs[layout] = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
+        return self._codecs[layout]
 
 
 class Session(Stream, asyncio.Protocol):
@@ -127,6 +145,19 @@ class Session(Stream, asyncio.Protocol):
     def transport(self) -> asyncio.Transport | None:
         """The asyncio transport below, for what gamenet has no call for; None once the session is closed."""
         return self._socket_transport
+
+    @property
+    def layout(self) -> Layout:
+        """How its packets are framed. Set it at any time, also in a handler: bytes that arrived already are read
+        again under the new layout, what was sent before stays as it is. `ValueError` if the layout's packets are
+        all above `max_packet_size`.
+        """
+        return self.codec.layout
+
+    @layout.setter
+    def layout(self, layout: Layout) -> None:
+        self.check_thread()
+        self.codec = self._context.codec_for(layout)
 
     # -- ending
 
@@ -269,7 +300,10 @@ class Session(Stream, asyncio.Protocol):
 
     def _report(self, packet_id: int, task: asyncio.Future[Any]) -> None:
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
+        if isinstance(error, InvalidPacketError):
+            self._context.ledger.rejected_invalid += 1
+            self.on_violation(error)
+        elif isinstance(error, Exception):
             self._context.ledger.handler_errors += 1
             self.on_handler_error(packet_id, error)
 

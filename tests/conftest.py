@@ -34,7 +34,8 @@ def package(name):
         ours = {key: module for key, module in sys.modules.items() if key.partition(".")[0] == "gamenet"}
         before = os.environ.get("GAMENET_PURE")
         for key in ours:
-            if not key.startswith("gamenet._compiled"):  # an extension is loaded once in a process
+            # an extension is loaded once in a process; layouts are data, made once for both
+            if not key.startswith("gamenet._compiled") and key != "gamenet.layout":
                 del sys.modules[key]
         os.environ["GAMENET_PURE"] = "1" if name == "pure" else "0"
         try:
@@ -112,6 +113,15 @@ class Net:
         options.setdefault("transport", self.transport)
         connecting = self.gamenet.connect("127.0.0.1", server.port, **options)
         return await self.stack.enter_async_context(connecting)
+
+    def route(self, handler, **options):
+        """A route of this twin, for `server.dispatch.routes.default`."""
+        return self.gamenet._core.Route(handler, **options)
+
+    def frame(self, layout, limit):
+        """A packet of that layout: as short as it can be, at most `limit` bytes."""
+        codec = self.gamenet._core.codec_for(layout, min(limit, layout.max_packet_size))
+        return codec.frame(0, bytes(max(0, getattr(layout, "min_packet_size", 0) - getattr(layout, "overhead", 0))))
 
     async def open(self, server):
         """A plain stream of bytes to `server`: (reader, writer)."""

@@ -179,7 +179,7 @@ def test_faults_12_and_13_a_size_below_the_header_neither_loops_nor_parses_rubbi
     from gamenet.errors import InvalidPacketError
 
     for _ in range(2):
-        with pytest.raises(InvalidPacketError, match=f"packet_size {size} is below the 8-byte header"):
+        with pytest.raises(InvalidPacketError, match=f"packet_size {size} is below the smallest packet of 8 bytes"):
             next(buffer)
 
 

@@ -76,7 +76,7 @@ def test_the_buffer_never_holds_more_than_one_packet(core):
 def test_a_size_below_the_header_ends_the_stream(core, size, step):
     buffer = core.PacketBuffer()
     bad = struct.pack("<HHI", 1, size, 0) + wire(2)
-    with pytest.raises(InvalidPacketError, match=f"packet_size {size} is below the 8-byte header"):
+    with pytest.raises(InvalidPacketError, match=f"packet_size {size} is below the smallest packet of 8 bytes"):
         cut(buffer, wire(5), *[bad[at : at + step] for at in range(0, len(bad), step)])
 
 

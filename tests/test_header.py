@@ -39,7 +39,7 @@ def test_the_size_limits(core, size, accepted):
     if accepted:
         assert codec.parse(wire).packet_size == size
     else:
-        with pytest.raises(InvalidPacketError, match=f"packet_size {size} is (below the 8-byte header|above the limit)"):
+        with pytest.raises(InvalidPacketError, match=f"packet_size {size} is (below the smallest packet of 8 bytes|above the limit)"):
             codec.parse(wire)
 
 
@@ -60,7 +60,7 @@ def test_max_packet_size_must_be_what_the_header_can_state(core, limit, accepted
         (1, 0, 1 << 32, "sequence 4294967296 is outside 0 to 4294967295"),
         (1, 0, -1, "sequence -1 is outside 0 to"),
         (1, 8185, 0, "a packet of 8193 bytes does not fit, limit 8192"),
-        (1, -1, 0, "a packet of 7 bytes does not fit, limit 8192"),
+        (1, -1, 0, "a packet of 7 bytes is below the smallest of 8"),
     ],
 )
 def test_encode_refuses_what_does_not_fit(core, packet_id, body_size, sequence, message):
@@ -121,12 +121,10 @@ def test_numbers_must_be_integers(core, value):
     ("fields", "options", "message"),
     [
         ([("packet_id", 2)], {}, "needs a field 'packet_size'"),
-        ([("packet_size", 2)], {}, "needs a field 'packet_id'"),
         ([("packet_id", 2), ("packet_size", 2), ("packet_id", 2)], {}, "'packet_id' stands 2 times"),
         ([("packet_id", 9), ("packet_size", 2)], {}, "'packet_id' is 9 bytes wide, allowed are 1 to 8"),
         ([("packet_id", 0), ("packet_size", 2)], {}, "'packet_id' is 0 bytes wide"),
         ([("packet_id", 2, "middle"), ("packet_size", 2)], {}, "'packet_id' has byte order 'middle'"),
-        ([("opcode", 2), ("packet_size", 2)], {}, "'opcode' is none of"),
         ([("packet_id", 2), ("packet_size", 2)], {"size_counts": "all"}, "size_counts is 'all'"),
     ],
 )

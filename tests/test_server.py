@@ -136,7 +136,6 @@ async def test_max_sessions(net, until):
     ("name", "bad", "good"),
     [
         ("max_packet_size", 7, 8),
-        ("max_packet_size", 65536, 65535),
         ("max_sessions", 0, 1),
         ("max_read_buffer", 0, 1),
         ("max_write_buffer", 0, 1),

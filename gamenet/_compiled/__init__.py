@@ -3,6 +3,7 @@
 from gamenet._compiled.batch import Batch
 from gamenet._compiled.buffer import PacketBuffer
 from gamenet._compiled.codec import Field, Struct, TypedPacket
+from gamenet._compiled.delimiter import DelimiterCodec, codec_for
 from gamenet._compiled.header import HeaderCodec, PacketHeader
 from gamenet._compiled.ledger import Ledger
 from gamenet._compiled.outbox import Outbox
@@ -15,6 +16,7 @@ from gamenet._compiled.stream import FlushQueue, Stream, broadcast
 __all__ = [
     "Batch",
     "Block",
+    "DelimiterCodec",
     "Field",
     "FlushQueue",
     "HeaderCodec",
@@ -31,4 +33,5 @@ __all__ = [
     "Struct",
     "TypedPacket",
     "broadcast",
+    "codec_for",
 ]

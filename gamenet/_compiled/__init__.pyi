@@ -2,6 +2,7 @@
 from gamenet._pure import (
     Batch,
     Block,
+    DelimiterCodec,
     Field,
     FlushQueue,
     HeaderCodec,
@@ -18,11 +19,13 @@ from gamenet._pure import (
     Struct,
     TypedPacket,
     broadcast,
+    codec_for,
 )
 
 __all__ = [
     "Batch",
     "Block",
+    "DelimiterCodec",
     "Field",
     "FlushQueue",
     "HeaderCodec",
@@ -39,4 +42,5 @@ __all__ = [
     "Struct",
     "TypedPacket",
     "broadcast",
+    "codec_for",
 ]

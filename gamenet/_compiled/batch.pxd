@@ -2,7 +2,7 @@ from libc.stdint cimport uint8_t, uint64_t
 
 from gamenet._compiled.buffer cimport Run
 from gamenet._compiled.codec cimport Field
-from gamenet._compiled.header cimport HeaderCodec
+from gamenet._compiled.header cimport Header, HeaderCodec
 from gamenet._compiled.packet cimport RawPacket
 
 
@@ -39,6 +39,8 @@ cdef class Batch:
     cdef Py_ssize_t start_of(self, Py_ssize_t index) except -1
     cdef Py_ssize_t packets_above(self, Py_ssize_t first, Py_ssize_t room) except -1
     cdef int measure(self) except -1
+    cdef int read_header(self, const uint8_t* frame, Py_ssize_t size, Header* header) except -1
+    cdef const uint8_t* frame_of(self, Py_ssize_t index, Header* header) except NULL
     cdef RawPacket lend(self, Py_ssize_t index)
     cdef Field field(self, object name)
     cdef int require_room(self, Field field) except -1

@@ -15,7 +15,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from cpython.ref cimport Py_REFCNT
 
 from gamenet._compiled.codec cimport BOOLEAN, RAW, TEXT, TypedPacket, copy_bytes
-from gamenet._compiled.header cimport Header, load_header
+from gamenet._compiled.header cimport BookHeader, Header, load_book
 from gamenet._compiled.packet cimport let_go, may_hold
 
 import operator
@@ -178,15 +178,30 @@ cdef class Batch:
             raise MemoryError(f"no memory for the offsets of {self.run.packets} packets")
         for index in range(self.run.packets):
             self.starts[index] = start
-            load_header(self.codec, self.frames + start, &header)
+            self.read_header(self.frames + start, self.run.size - start, &header)
             start += <Py_ssize_t>header.packet_size
         self.starts[self.run.packets] = start
         return 0
 
+    cdef int read_header(self, const uint8_t* frame, Py_ssize_t size, Header* header) except -1:
+        """What frames the packet at `frame`: it was valid and whole when the run was cut."""
+        if not self.codec.is_book:
+            return self.codec.scan(frame, size, header)
+        load_book(frame, header)
+        header.body_start = sizeof(BookHeader)
+        header.body_size = <Py_ssize_t>header.packet_size - sizeof(BookHeader)
+        return 1
+
+    cdef const uint8_t* frame_of(self, Py_ssize_t index, Header* header) except NULL:
+        """Packet `index` with its header, and what that says."""
+        cdef Py_ssize_t start = self.start_of(index)
+        self.read_header(self.frames + start, self.run.size - start, header)
+        return self.frames + start
+
     cdef RawPacket lend(self, Py_ssize_t index):
         """Packet `index`, in an object that nobody else shows any more."""
         cdef Header header
-        cdef const uint8_t* frame = self.frames + self.start_of(index)
+        cdef const uint8_t* frame = self.frame_of(index, &header)
         cdef RawPacket packet = self.spare
         self.spare = self.lent
         self.lent = None
@@ -194,12 +209,14 @@ cdef class Batch:
             if packet is not None:
                 packet.settle()
             packet = self.packet_type.__new__(self.packet_type)
-        load_header(self.codec, frame, &header)
         packet.id = self.id
         packet.number = header.sequence
         packet.source = self.source
-        packet.data = frame + self.codec.header_size
-        packet.size = <Py_ssize_t>header.packet_size - self.codec.header_size
+        packet.data = frame + header.body_start
+        packet.size = header.body_size
+        if self.codec.has_extras:
+            packet.head = PyBytes_FromStringAndSize(<const char*>frame, header.body_start)
+            packet.reader = self.codec
         self.lent = packet
         return packet
 
@@ -215,12 +232,13 @@ cdef class Batch:
 
     cdef int require_room(self, Field field) except -1:
         """`ValueError` if the field is not in every body: the route may ask for less than the struct."""
+        cdef Header header
         cdef Py_ssize_t needed = field.offset + field.size
-        cdef Py_ssize_t index, body_size
+        cdef Py_ssize_t index
         for index in range(1 if self.run.packet_size else self.run.packets):
-            body_size = self.start_of(index + 1) - self.start_of(index) - self.codec.header_size
-            if body_size < needed:
-                raise errors.body_too_short(self.packet_type.__name__, body_size, needed)
+            self.frame_of(index, &header)
+            if header.body_size < needed:
+                raise errors.body_too_short(self.packet_type.__name__, header.body_size, needed)
         return 0
 
     cdef object packed(self, Field field):
@@ -228,13 +246,15 @@ cdef class Batch:
         cdef Py_ssize_t size = field.size
         cdef bytes items = PyBytes_FromStringAndSize(NULL, self.run.packets * size)
         cdef uint8_t* out = <uint8_t*>PyBytes_AS_STRING(items)
-        cdef const uint8_t* first = self.frames + self.codec.header_size + field.offset
+        cdef const uint8_t* data
+        cdef Header header
         cdef Py_ssize_t index
         for index in range(self.run.packets):
+            data = self.frame_of(index, &header) + header.body_start + field.offset
             if field.kind == BOOLEAN:
-                out[index] = first[self.start_of(index)] != 0
+                out[index] = data[0] != 0
             else:
-                copy_bytes(out + index * size, first + self.start_of(index), size, field.swaps)
+                copy_bytes(out + index * size, data, size, field.swaps)
         return items
 
 

@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t, uint64_t
 
-from gamenet._compiled.header cimport Header, HeaderCodec, fits, load_header
+from gamenet._compiled.header cimport BookHeader, Header, HeaderCodec, fits_book, load_book
 from gamenet._compiled.packet cimport RawPacket
 from gamenet._compiled.pool cimport Block, PoolAllocator
 
@@ -8,11 +8,11 @@ from gamenet._compiled.pool cimport Block, PoolAllocator
 cdef struct Run:  # consecutive packets of one id
     Py_ssize_t packets
     Py_ssize_t size  # of all of them, in bytes, headers included
-    Py_ssize_t packet_size  # of each; 0 if they differ
+    Py_ssize_t packet_size  # of each; 0 if they may differ, or their headers
 
 
 cdef class PacketBuffer:
-    cdef readonly HeaderCodec codec
+    cdef HeaderCodec wire  # how packets are framed now
     cdef PoolAllocator pool
     # what is being read
     cdef object chunk  # bytes or a receive buffer's block: keeps cursor and end alive
@@ -36,7 +36,13 @@ cdef class PacketBuffer:
     cdef int add(self, object chunk) except -1
     cdef int add_block(self, Block block, Py_ssize_t size) except -1
     cdef int leave_block(self) except -1
-    cdef Run cut_run(self, Py_ssize_t min_body_size, Py_ssize_t max_packets) noexcept
+    cdef Run cut_run(self, Py_ssize_t min_body_size, Py_ssize_t max_packets) except *
+    cdef bint whole_packet(self, const uint8_t* data, Header* header) except -1
+    cdef int frame(self, object source, const uint8_t* start, Header* header) except -1
+    cdef int fill(self, RawPacket packet) except -1
+    cdef int use_codec(self, HeaderCodec codec) except -1
+    cdef bytes take_all(self)
+    cdef int read_from(self, bytes data) except -1
     cdef bint advance_slowly(self) except -1
     cdef bint next_chunk(self) except -1
     cdef bint cut(self) except -1
@@ -50,15 +56,17 @@ cdef class PacketBuffer:
 cdef inline bint next_packet(PacketBuffer buffer) except -1:
     """Cut the next packet into `header`, `source`, `body`, `body_size`. False if none is whole yet."""
     cdef Py_ssize_t left = buffer.end - buffer.cursor
-    cdef Py_ssize_t header_size = buffer.codec.header_size
-    if left < header_size or buffer.tail is not None or buffer.broken is not None:
+    if not buffer.wire.is_book or left < <Py_ssize_t>sizeof(BookHeader):
         return buffer.advance_slowly()
-    load_header(buffer.codec, buffer.cursor, &buffer.header)
-    if not fits(buffer.codec, buffer.header.packet_size) or buffer.header.packet_size > <uint64_t>left:
+    if buffer.tail is not None or buffer.broken is not None:
+        return buffer.advance_slowly()
+    load_book(buffer.cursor, &buffer.header)
+    if not fits_book(buffer.wire, buffer.header.packet_size) or buffer.header.packet_size > <uint64_t>left:
         return buffer.advance_slowly()
     if buffer.source is not buffer.chunk:
         buffer.source = buffer.chunk
-    buffer.body = buffer.cursor + header_size
-    buffer.body_size = <Py_ssize_t>buffer.header.packet_size - header_size
+    buffer.header.body_start = sizeof(BookHeader)
+    buffer.body = buffer.cursor + sizeof(BookHeader)
+    buffer.body_size = <Py_ssize_t>buffer.header.packet_size - sizeof(BookHeader)
     buffer.cursor += buffer.header.packet_size
     return True

@@ -13,8 +13,6 @@ from cpython.ref cimport Py_REFCNT
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from gamenet._compiled.header cimport fits, load_header, read_header
-
 from gamenet import errors
 
 
@@ -29,12 +27,20 @@ cdef class PacketBuffer:
     """
 
     def __init__(self, HeaderCodec codec=None, PoolAllocator pool=None):
-        self.codec = HeaderCodec() if codec is None else codec
-        self.pool = PoolAllocator(self.codec.max_packet_size) if pool is None else pool
-        if self.pool.block_size < self.codec.max_packet_size:
-            raise ValueError(
-                f"blocks of {self.pool.block_size} bytes do not hold a packet of {self.codec.max_packet_size}"
-            )
+        self.wire = HeaderCodec() if codec is None else codec
+        self.pool = PoolAllocator(self.wire.max_packet_size) if pool is None else pool
+        require_room(self.pool, self.wire)
+
+    @property
+    def codec(self):
+        """How packets are framed, and the largest one. May be set at any time, also while iterating: what is buffered
+        is then read again under the new one. `ValueError` if the pool's blocks do not hold its packets.
+        """
+        return self.wire
+
+    @codec.setter
+    def codec(self, HeaderCodec codec not None):
+        self.use_codec(codec)
 
     @property
     def buffered(self):
@@ -67,13 +73,53 @@ cdef class PacketBuffer:
             raise StopIteration
         if packet is None:
             packet = RawPacket.__new__(RawPacket)
+        self.fill(packet)
+        self.lent = packet
+        return packet
+
+    cdef int fill(self, RawPacket packet) except -1:
+        """Make `packet` the one that was cut last."""
+        cdef const char* start
         packet.id = self.header.packet_id
         packet.number = self.header.sequence
         packet.source = self.source
         packet.data = self.body
         packet.size = self.body_size
-        self.lent = packet
-        return packet
+        if self.wire.has_extras:
+            start = <const char*>self.body - self.header.body_start
+            packet.head = PyBytes_FromStringAndSize(start, self.header.body_start)
+            packet.reader = self.wire
+        return 0
+
+    cdef int use_codec(self, HeaderCodec codec) except -1:
+        cdef bytes whole
+        require_room(self.pool, codec)
+        if self.tail is not None:
+            whole = PyBytes_FromStringAndSize(<const char*>self.tail.memory, self.tail_size)
+            whole += (<const char*>self.cursor)[:self.end - self.cursor]
+            self.drop_tail()
+            self.read_from(whole)
+        self.wire = codec
+        return 0
+
+    cdef bytes take_all(self):
+        """Everything that is buffered, in order; nothing is afterwards. A broken header stays broken."""
+        cdef object broken = self.broken
+        cdef list taken = []
+        if self.tail is not None:
+            taken.append(PyBytes_FromStringAndSize(<const char*>self.tail.memory, self.tail_size))
+        if self.cursor != self.end:
+            taken.append(PyBytes_FromStringAndSize(<const char*>self.cursor, self.end - self.cursor))
+        taken.extend(self.pending or ())
+        self.drop()
+        self.broken = broken
+        return b"".join(taken)
+
+    cdef int read_from(self, bytes data) except -1:
+        self.chunk = data
+        self.cursor = <const uint8_t*>PyBytes_AS_STRING(data)
+        self.end = self.cursor + PyBytes_GET_SIZE(data)
+        return 0
 
     cdef int add(self, object chunk) except -1:
         cdef object data = chunk if PyBytes_CheckExact(chunk) else bytes(memoryview(chunk))
@@ -85,10 +131,7 @@ cdef class PacketBuffer:
             self.pending.append(data)
             self.pending_size += PyBytes_GET_SIZE(data)
             return 0
-        self.chunk = data
-        self.cursor = <const uint8_t*>PyBytes_AS_STRING(data)
-        self.end = self.cursor + PyBytes_GET_SIZE(data)
-        return 0
+        return self.read_from(data)
 
     cdef int add_block(self, Block block, Py_ssize_t size) except -1:
         """As `add` for bytes that were read into `block`; to be followed by `leave_block` before the next read."""
@@ -101,29 +144,21 @@ cdef class PacketBuffer:
 
     cdef int leave_block(self) except -1:
         """Refer to no receive buffer any more: what is unread is copied out."""
-        cdef bytes rest
         if isinstance(self.chunk, Block):
-            rest = PyBytes_FromStringAndSize(<const char*>self.cursor, self.end - self.cursor)
-            self.chunk = rest
-            self.cursor = <const uint8_t*>PyBytes_AS_STRING(rest)
-            self.end = self.cursor + PyBytes_GET_SIZE(rest)
+            self.read_from(PyBytes_FromStringAndSize(<const char*>self.cursor, self.end - self.cursor))
         self.source = None
         return 0
 
-    cdef Run cut_run(self, Py_ssize_t min_body_size, Py_ssize_t max_packets) noexcept:
+    cdef Run cut_run(self, Py_ssize_t min_body_size, Py_ssize_t max_packets) except *:
         """Cut what follows the packet that was cut last, lies behind it in the chunk, and has its id."""
         cdef Header header
         cdef const uint8_t* cursor = self.cursor
-        cdef uint64_t min_packet_size = <uint64_t>(self.codec.header_size + min_body_size)
         cdef uint64_t packet_size = self.header.packet_size
-        cdef Run run = Run(1, <Py_ssize_t>packet_size, <Py_ssize_t>packet_size)
+        cdef Run run = Run(1, <Py_ssize_t>packet_size, <Py_ssize_t>packet_size if self.wire.is_fixed else 0)
         if self.source is not self.chunk:  # a completed tail lies elsewhere, and makes a run of its own
             return run
-        while run.packets < max_packets and self.end - cursor >= self.codec.header_size:
-            load_header(self.codec, cursor, &header)
-            if header.packet_id != self.header.packet_id or header.packet_size < min_packet_size:
-                break
-            if not fits(self.codec, header.packet_size) or header.packet_size > <uint64_t>(self.end - cursor):
+        while run.packets < max_packets and self.whole_packet(cursor, &header):
+            if header.packet_id != self.header.packet_id or header.body_size < min_body_size:
                 break
             if header.packet_size != packet_size:
                 run.packet_size = 0
@@ -132,6 +167,23 @@ cdef class PacketBuffer:
         run.size += cursor - self.cursor
         self.cursor = cursor
         return run
+
+    cdef bint whole_packet(self, const uint8_t* data, Header* header) except -1:
+        """Whether a whole, valid packet lies there: what is wrong with it is told in its turn."""
+        cdef Py_ssize_t left = self.end - data
+        if self.wire.is_book:
+            if left < <Py_ssize_t>sizeof(BookHeader):
+                return False
+            load_book(data, header)
+            header.body_size = <Py_ssize_t>header.packet_size - sizeof(BookHeader)
+            return fits_book(self.wire, header.packet_size) and header.packet_size <= <uint64_t>left
+        try:
+            if not left or not self.wire.scan(data, left, header) or header.packet_size > <uint64_t>left:
+                return False
+            self.wire.check_ending(data + header.packet_size)
+        except errors.InvalidPacketError:
+            return False
+        return True
 
     cdef bint advance_slowly(self) except -1:
         """At the end of a chunk, inside a packet, or at an error."""
@@ -162,35 +214,41 @@ cdef class PacketBuffer:
         cdef Py_ssize_t left = self.end - self.cursor
         if self.tail is not None:
             return self.complete_tail()
-        if left >= self.codec.header_size:
-            read_header(self.codec, self.cursor, &self.tail_header)
-            if self.tail_header.packet_size <= <uint64_t>left:
-                return next_packet(self)
-            self.tail_has_header = True
-        if left:
-            self.tail = self.pool.lend()
-            self.move_to_tail(left)
+        if not left:
+            return False
+        self.tail_has_header = self.wire.scan(self.cursor, left, &self.tail_header)
+        if self.tail_has_header and self.tail_header.packet_size <= <uint64_t>left:
+            self.tail_has_header = False
+            self.frame(self.chunk, self.cursor, &self.tail_header)
+            self.cursor += self.header.packet_size
+            return True
+        self.tail = self.pool.lend()
+        self.move_to_tail(left)
         return False
 
     cdef bint complete_tail(self) except -1:
-        cdef Py_ssize_t header_size = self.codec.header_size
         cdef Py_ssize_t packet_size
-        if not self.tail_has_header:
-            self.move_to_tail(header_size - self.tail_size)
-            if self.tail_size < header_size:
+        while not self.tail_has_header:
+            if self.cursor == self.end:
                 return False
-            read_header(self.codec, self.tail.memory, &self.tail_header)
-            self.tail_has_header = True
+            self.move_to_tail(self.wire.step(self.tail_size, self.cursor, self.end - self.cursor))
+            self.tail_has_header = self.wire.scan_tail(self.tail.memory, self.tail_size, &self.tail_header)
         packet_size = <Py_ssize_t>self.tail_header.packet_size
         self.move_to_tail(packet_size - self.tail_size)
         if self.tail_size < packet_size:
             return False
-        self.header = self.tail_header
-        self.source = self.tail
-        self.body = self.tail.memory + header_size
-        self.body_size = packet_size - header_size
+        self.frame(self.tail, self.tail.memory, &self.tail_header)
         self.drop_tail()
         return True
+
+    cdef int frame(self, object source, const uint8_t* start, Header* header) except -1:
+        """Take the whole packet at `start` as the one that was cut."""
+        self.wire.check_ending(start + header.packet_size)
+        self.header = header[0]
+        self.source = source
+        self.body = start + header.body_start
+        self.body_size = header.body_size
+        return 0
 
     cdef void move_to_tail(self, Py_ssize_t wanted) noexcept:
         """Move up to `wanted` bytes of the chunk behind what the tail already holds."""
@@ -215,3 +273,9 @@ cdef class PacketBuffer:
         self.body_size = self.pending_size = 0
         self.drop_tail()
         return dropped
+
+
+cdef int require_room(PoolAllocator pool, HeaderCodec codec) except -1:
+    if pool.block_size < codec.max_packet_size:
+        raise ValueError(f"blocks of {pool.block_size} bytes do not hold a packet of {codec.max_packet_size}")
+    return 0

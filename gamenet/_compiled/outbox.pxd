@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from gamenet._compiled.header cimport HeaderCodec, write_header
+from gamenet._compiled.header cimport BookHeader, HeaderCodec, write_book, writes_book
 from gamenet._compiled.packet cimport RawPacket
 from gamenet._compiled.pool cimport Block, PoolAllocator
 
@@ -11,7 +11,7 @@ cdef enum:
 
 
 cdef class Outbox:
-    cdef readonly HeaderCodec codec
+    cdef HeaderCodec wire  # how packets are framed now
     cdef PoolAllocator pool
     cdef bytes only  # a frame that is all there is so far: kept as it is, until something follows; else None
     cdef list chunks  # full chunks as bytes, oldest first; None while there are none
@@ -24,9 +24,9 @@ cdef class Outbox:
     cdef int seal(self) except -1
     cdef int add_chunk(self, bytes chunk) except -1
     cdef Py_ssize_t append_slowly(
-        self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence
+        self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence, object extras
     ) except -1
-    cdef Py_ssize_t append_large(self, uint64_t packet_id, bytes body, uint64_t sequence) except -1
+    cdef Py_ssize_t append_large(self, uint64_t packet_id, bytes body, uint64_t sequence, object extras) except -1
     cdef Py_ssize_t append_bytes(self, bytes frame) except -1
     cdef bytes take_single(self)
     cdef list take_chunks(self)
@@ -41,13 +41,15 @@ cdef inline Py_ssize_t append_body(
     Outbox outbox, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence
 ) except -1:
     """Add one packet; returns its size with the header."""
-    cdef Py_ssize_t header_size = outbox.codec.header_size
+    cdef Py_ssize_t packet_size = <Py_ssize_t>sizeof(BookHeader) + size
     cdef uint8_t* out
-    if outbox.block is None or header_size + size > outbox.pool.block_size - outbox.used:
-        return outbox.append_slowly(packet_id, body, size, sequence)
+    if outbox.block is None or packet_size > outbox.pool.block_size - outbox.used:
+        return outbox.append_slowly(packet_id, body, size, sequence, None)
+    if not writes_book(outbox.wire, packet_id, size, sequence):
+        return outbox.append_slowly(packet_id, body, size, sequence, None)
     out = outbox.block.memory + outbox.used
-    write_header(outbox.codec, out, packet_id, size, sequence)
+    write_book(out, packet_id, size, sequence)
     if size:
-        memcpy(out + header_size, body, size)
-    outbox.used += header_size + size
-    return header_size + size
+        memcpy(out + sizeof(BookHeader), body, size)
+    outbox.used += packet_size
+    return packet_size

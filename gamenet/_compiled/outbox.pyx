@@ -10,35 +10,45 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
-from gamenet._compiled.header cimport write_header
+from gamenet._compiled.header cimport MAX_HEADER, BookHeader, write_book, writes_book
 from gamenet._compiled.packet cimport as_number
 
 cdef class Outbox:
     """Appends packets, and hands them out as few large chunks."""
 
     def __init__(self, HeaderCodec codec=None, PoolAllocator pool=None):
-        self.codec = HeaderCodec() if codec is None else codec
-        self.pool = PoolAllocator(self.codec.max_packet_size) if pool is None else pool
+        self.wire = HeaderCodec() if codec is None else codec
+        self.pool = PoolAllocator(self.wire.max_packet_size) if pool is None else pool
+
+    @property
+    def codec(self):
+        """How packets are framed, and the largest one. May be set: what is gathered already stays as it is."""
+        return self.wire
+
+    @codec.setter
+    def codec(self, HeaderCodec codec not None):
+        self.wire = codec
 
     @property
     def size(self):
         """Bytes waiting to be taken."""
         return gathered(self)
 
-    def append(self, packet_id, body=b"", sequence=0):
+    def append(self, packet_id, body=b"", sequence=0, header=None):
         """Add one packet; returns its size with the header. `ValueError` if a number or the body does not fit."""
         cdef Py_buffer view
         cdef uint64_t id_number = as_number("packet_id", packet_id)
         cdef uint64_t sequence_number = as_number("sequence", sequence)
         PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
         try:
-            return append_body(self, id_number, <const uint8_t*>view.buf, view.len, sequence_number)
+            return self.append_slowly(id_number, <const uint8_t*>view.buf, view.len, sequence_number, header)
         finally:
             PyBuffer_Release(&view)
 
     def append_packet(self, RawPacket packet not None):
-        """Add `packet` with its own id, body and sequence number; returns its size with the header."""
-        return append_body(self, packet.id, packet.data, packet.size, packet.number)
+        """Add `packet` with its own id, body, sequence number and extra fields; returns its size with the header."""
+        extras = self.wire.extras_of(packet) if self.wire.has_extras else None
+        return self.append_slowly(packet.id, packet.data, packet.size, packet.number, extras)
 
     def append_frame(self, bytes frame not None):
         """Add bytes that are whole packets already; returns their number."""
@@ -56,27 +66,48 @@ cdef class Outbox:
         return dropped
 
     cdef Py_ssize_t append_slowly(
-        self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence
+        self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence, object extras
     ) except -1:
-        """As `append_body` where the packet needs a block or chunk of its own, once it is known to be one."""
-        cdef Py_ssize_t header_size = self.codec.header_size
-        cdef uint8_t header[64]  # 3 fields of 8 bytes at most
+        """As `append_body` for any layout, and for what needs a block or chunk of its own."""
+        cdef uint8_t header[MAX_HEADER]
+        cdef Py_ssize_t header_size, packet_size, ending_size = PyBytes_GET_SIZE(self.wire.ending)
         cdef uint8_t* out
-        write_header(self.codec, header, packet_id, size, sequence)
-        out = self.reserve(header_size + size)
+        if writes_book(self.wire, packet_id, size, sequence) and extras is None:
+            out = self.reserve(sizeof(BookHeader) + size)
+            write_book(out, packet_id, size, sequence)
+            if size:
+                memcpy(out + sizeof(BookHeader), body, size)
+            return sizeof(BookHeader) + size
+        if not self.wire.is_fixed:
+            self.wire.check_body(body, size)
+        header_size = self.wire.write(header, packet_id, size, sequence, extras)
+        packet_size = header_size + size + ending_size
+        if self.block is not None and packet_size <= self.pool.block_size - self.used:
+            out = self.block.memory + self.used
+            self.used += packet_size
+        else:
+            out = self.reserve(packet_size)
         memcpy(out, header, header_size)
         if size:
             memcpy(out + header_size, body, size)
-        return header_size + size
+        if ending_size:
+            memcpy(out + header_size + size, PyBytes_AS_STRING(self.wire.ending), ending_size)
+        return packet_size
 
-    cdef Py_ssize_t append_large(self, uint64_t packet_id, bytes body, uint64_t sequence) except -1:
+    cdef Py_ssize_t append_large(self, uint64_t packet_id, bytes body, uint64_t sequence, object extras) except -1:
         """Add a packet whose body is not copied."""
-        cdef uint8_t header[64]
-        write_header(self.codec, header, packet_id, PyBytes_GET_SIZE(body), sequence)
-        memcpy(self.reserve(self.codec.header_size), header, self.codec.header_size)
+        cdef uint8_t header[MAX_HEADER]
+        cdef Py_ssize_t header_size, size = PyBytes_GET_SIZE(body), ending_size = PyBytes_GET_SIZE(self.wire.ending)
+        self.wire.check_body(<const uint8_t*>PyBytes_AS_STRING(body), size)
+        header_size = self.wire.write(header, packet_id, size, sequence, extras)
+        if header_size:
+            memcpy(self.reserve(header_size), header, header_size)
+        self.follow_only()
         self.seal()
         self.add_chunk(body)
-        return self.codec.header_size + PyBytes_GET_SIZE(body)
+        if ending_size:
+            memcpy(self.reserve(ending_size), PyBytes_AS_STRING(self.wire.ending), ending_size)
+        return header_size + size + ending_size
 
     cdef Py_ssize_t append_bytes(self, bytes frame) except -1:
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)

@@ -12,6 +12,8 @@ cdef class RawPacket:
     cdef Py_ssize_t size  # bytes of the body
     cdef uint64_t id
     cdef uint64_t number  # the sequence number
+    cdef bytes head  # its header, if that has extra fields; else None
+    cdef object reader  # the codec that reads them
 
     cdef int take_body(self, body) except -1
     cdef uint8_t* own(self, Py_ssize_t size) except NULL
@@ -25,6 +27,8 @@ cdef inline void let_go(RawPacket packet) noexcept:
     packet.source = None
     packet.data = NULL
     packet.size = 0
+    if packet.head is not None:
+        packet.head = packet.reader = None
 
 
 cdef inline bint may_hold(object source, Py_ssize_t size) noexcept:

@@ -63,6 +63,11 @@ cdef class RawPacket:
         self.number = as_number("sequence", value)
 
     @property
+    def header(self):
+        """The numbers of its header that have no meaning to gamenet, by name; empty unless the layout has some."""
+        return {} if self.head is None else self.reader._extras(self.head)
+
+    @property
     def body(self):
         """The bytes behind the header."""
         return PyBytes_FromStringAndSize(<const char*>self.data, self.size)

@@ -30,6 +30,8 @@ cdef class Stream(RunSender):
     cdef Ledger ledger
     cdef FlushQueue flush_queue
     cdef Receiver receiver  # None: chunks come by data_received()
+    cdef object decode  # of what arrives, and of what is sent: functions of bytes; None while there are none
+    cdef object encode
     cdef object clock
     cdef object transport  # None before attach() and after detach()
     cdef object write  # transport.write
@@ -45,15 +47,21 @@ cdef class Stream(RunSender):
     cdef public bint is_write_paused
     cdef public double last_received
 
+    cdef int pump_rest(self) except -1
+    cdef int feed(self, chunk) except -1
     cdef int received(self, Py_ssize_t nbytes, double now) except -1
     cdef int pump(self) except -1
     cdef int dispatch_run(self, Route route, PacketBuffer inbox) except -1
+    cdef int violated(self, error) except -1
     cdef int reject(self, Route route) except -1
     cdef int handler_raised(self, uint64_t packet_id) except -1
     cdef int discard(self) except -1
-    cdef inline bint send_packet(self, RawPacket packet, uint64_t sequence) except -1
-    cdef bint send_body(self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence) except -1
-    cdef bint send_large(self, uint64_t packet_id, bytes body, uint64_t sequence) except -1
+    cdef inline object extras_of(self, RawPacket packet)
+    cdef inline bint send_packet(self, RawPacket packet, uint64_t sequence, object extras) except -1
+    cdef bint send_body(
+        self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence, object extras
+    ) except -1
+    cdef bint send_large(self, uint64_t packet_id, bytes body, uint64_t sequence, object extras) except -1
     cdef bint send_bytes(self, bytes frame) except -1
     cdef int sent_above_limit(self) except -1
     cdef int await_flush(self) except -1

@@ -9,7 +9,7 @@ Locking rule: a stream belongs to the thread that called `attach()`; sending fro
 import sys
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
 from cpython.ref cimport Py_REFCNT
@@ -17,7 +17,7 @@ from libc.string cimport memcpy
 
 from gamenet._compiled.batch cimport MAX_RUN
 from gamenet._compiled.buffer cimport Run, next_packet
-from gamenet._compiled.header cimport HeaderCodec
+from gamenet._compiled.header cimport Header, HeaderCodec
 from gamenet._compiled.outbox cimport LARGE, append_body, gathered
 from gamenet._compiled.packet cimport as_number, is_all_of, let_go
 from gamenet._compiled.pool cimport PoolAllocator
@@ -156,16 +156,59 @@ cdef class Stream(RunSender):
         """Bytes that were sent by handlers and not yet given to the transport."""
         return gathered(self.outbox)
 
+    @property
+    def codec(self):
+        """How packets are framed. Set it, also in a handler, and bytes that arrived already are read again under the
+        new one; what was sent already stays as it is. `ValueError` if the pool's blocks do not hold its packets.
+        """
+        return self.inbox.wire
+
+    @codec.setter
+    def codec(self, HeaderCodec codec not None):
+        self.inbox.use_codec(codec)
+        self.outbox.wire = codec
+        self.pump_rest()
+
+    def set_transform(self, decode=None, encode=None):
+        """Pass what arrives through `decode(data)` and what is sent through `encode(data)`: bytes to bytes, chunk by
+        chunk in order, as ciphers do; None leaves it as it is.
+
+        Bytes that arrived already and belong to no packet yet are decoded; what was sent before leaves as it was.
+        A `decode` that raises ends the session as an invalid packet does, an `encode` that raises as a failed write.
+        """
+        cdef bytes unread
+        self.require_thread()
+        self.drain_to_transport()
+        self.encode = encode
+        unread = self.inbox.take_all() if decode is not None else b""
+        self.decode = decode
+        if unread:
+            self.ledger.bytes_in -= len(unread)
+            self.feed(unread)
+            self.pump_rest()
+
+    cdef int pump_rest(self) except -1:
+        return self.pump() if self.is_open and self.inbox.waiting() else 0
+
     # -- in
 
     def data_received(self, chunk):
         """Called by the loop with what arrived."""
         self.last_received = self.clock()
-        self.ledger.bytes_in += len(chunk)
-        self.inbox.add(chunk)
+        self.feed(chunk)
         self.pump()
         if self.is_suspended and self.inbox.waiting() >= self.max_read_buffer:
             self.on_read_full()
+
+    cdef int feed(self, chunk) except -1:
+        if self.decode is not None:
+            try:
+                chunk = bytes(self.decode(bytes(chunk)))
+            except Exception as error:
+                return self.violated(errors.cannot_decode(error))
+        self.ledger.bytes_in += len(chunk)
+        self.inbox.add(chunk)
+        return 0
 
     def get_buffer(self, sizehint):
         """Called by a loop that reads into our memory: a writable view to read into, at once."""
@@ -180,9 +223,12 @@ cdef class Stream(RunSender):
         cdef object view = self.receiver.view
         cdef Block block = self.receiver.take()
         self.last_received = now
-        self.ledger.bytes_in += nbytes
-        self.inbox.add_block(block, nbytes)
         try:
+            if self.decode is None:
+                self.ledger.bytes_in += nbytes
+                self.inbox.add_block(block, nbytes)
+            else:
+                self.feed(PyBytes_FromStringAndSize(<const char*>block.memory, nbytes))
             self.pump()
         finally:
             self.inbox.leave_block()
@@ -216,14 +262,18 @@ cdef class Stream(RunSender):
                 else:
                     dispatch(self, route, inbox)
         except errors.InvalidPacketError as error:
-            self.ledger.rejected_invalid += 1
-            self.is_open = False
-            self.on_violation(error)
+            self.violated(error)
         finally:
             self.is_pumping = False
             if not self.is_open:
                 self.discard()
             self.flush_now()
+        return 0
+
+    cdef int violated(self, error) except -1:
+        self.ledger.rejected_invalid += 1
+        self.is_open = False
+        self.on_violation(error)
         return 0
 
     cdef int reject(self, Route route) except -1:
@@ -239,9 +289,9 @@ cdef class Stream(RunSender):
         """Hand the packet that was cut, and those of its id behind it, to a batch handler."""
         cdef uint64_t packet_id = inbox.header.packet_id
         cdef Batch batch = take_batch(route)
-        cdef const uint8_t* frames = inbox.body - inbox.codec.header_size
+        cdef const uint8_t* frames = inbox.body - inbox.header.body_start
         cdef Run run = inbox.cut_run(route.min_body_size, MAX_RUN)
-        batch.fill(self, inbox.codec, route.packet_type, packet_id, inbox.source, frames, run)
+        batch.fill(self, inbox.wire, route.packet_type, packet_id, inbox.source, frames, run)
         self.ledger.packets_dispatched += run.packets
         self.ledger.bytes_dispatched += run.size
         try:
@@ -259,6 +309,8 @@ cdef class Stream(RunSender):
         """Take the exception that is set: ours to report if it is an Exception, else the loop's."""
         try:
             checked(NULL)
+        except errors.InvalidPacketError as error:
+            self.violated(error)
         except Exception as error:
             self.ledger.handler_errors += 1
             self.on_handler_error(packet_id, error)
@@ -276,13 +328,13 @@ cdef class Stream(RunSender):
 
     # -- out
 
-    def send(self, packet, body=b"", sequence=None):
+    def send(self, packet, body=b"", sequence=None, header=None):
         """Send a packet, or `body` under a packet id; True if it was taken, False if the session is closed.
 
         The bytes are copied now and leave when the chunk being handled is done, else at the end of the loop's turn.
-        `sequence` (default: the packet's own, or
-        0) goes into the header. `ValueError` if a number or the body does not fit, `WrongThreadError` from a thread
-        that does not own the session.
+        `sequence` goes into the header, and so do the extra fields of the layout that `header` names; default: the
+        packet's own, or 0. `ValueError` if a number or the body does not fit, `WrongThreadError` from a thread that
+        does not own the session.
         """
         cdef Py_buffer view
         cdef RawPacket held
@@ -297,22 +349,24 @@ cdef class Stream(RunSender):
             held = <RawPacket>packet
             if sequence is None:
                 sequence_number = held.number
-            return self.send_packet(held, sequence_number)
+            return self.send_packet(held, sequence_number, self.extras_of(held) if header is None else header)
         id_number = as_number("packet_id", packet)
         if PyBytes_CheckExact(body):
             if PyBytes_GET_SIZE(body) >= LARGE:
-                return self.send_large(id_number, <bytes>body, sequence_number)
+                return self.send_large(id_number, <bytes>body, sequence_number, header)
             return self.send_body(
-                id_number, <const uint8_t*>PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), sequence_number
+                id_number, <const uint8_t*>PyBytes_AS_STRING(body), PyBytes_GET_SIZE(body), sequence_number, header
             )
         PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
         try:
-            return self.send_body(id_number, <const uint8_t*>view.buf, view.len, sequence_number)
+            return self.send_body(id_number, <const uint8_t*>view.buf, view.len, sequence_number, header)
         finally:
             PyBuffer_Release(&view)
 
     def reply(self, request, response=None):
-        """Answer under the request's sequence number: with `response`, or with the request's own id and body."""
+        """Answer under the request's sequence number and extra fields: with `response`, or with the request's own id
+        and body.
+        """
         cdef RawPacket answer
         if not isinstance(request, RawPacket):
             raise errors.wrong_type("request", "a packet", request)
@@ -320,32 +374,40 @@ cdef class Stream(RunSender):
             raise errors.wrong_type("response", "a packet", response)
         self.require_thread()
         answer = <RawPacket>(request if response is None else response)
-        return self.send_packet(answer, (<RawPacket>request).number)
+        return self.send_packet(answer, (<RawPacket>request).number, self.extras_of(<RawPacket>request))
 
     def send_frame(self, bytes frame not None):
         """Send bytes that are whole packets already; otherwise as `send`."""
         self.require_thread()
         return self.send_bytes(frame)
 
-    cdef inline bint send_packet(self, RawPacket packet, uint64_t sequence) except -1:
+    cdef inline object extras_of(self, RawPacket packet):
+        return self.outbox.wire.extras_of(packet) if self.outbox.wire.has_extras else None
+
+    cdef inline bint send_packet(self, RawPacket packet, uint64_t sequence, object extras) except -1:
         # a body that fills an immutable object of its own stays as it is: changing the packet makes a new one
         if packet.size >= LARGE and is_all_of(packet.source, packet.size):
-            return self.send_large(packet.id, <bytes>packet.source, sequence)
-        return self.send_body(packet.id, packet.data, packet.size, sequence)
+            return self.send_large(packet.id, <bytes>packet.source, sequence, extras)
+        return self.send_body(packet.id, packet.data, packet.size, sequence, extras)
 
-    cdef bint send_large(self, uint64_t packet_id, bytes body, uint64_t sequence) except -1:
+    cdef bint send_large(self, uint64_t packet_id, bytes body, uint64_t sequence, object extras) except -1:
         if not self.is_open:
             self.ledger.sends_refused += 1
             return False
-        self.outbox.append_large(packet_id, body, sequence)
+        self.outbox.append_large(packet_id, body, sequence, extras)
         sent(self, 1)
         return True
 
-    cdef bint send_body(self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence) except -1:
+    cdef bint send_body(
+        self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence, object extras
+    ) except -1:
         if not self.is_open:
             self.ledger.sends_refused += 1
             return False
-        append_body(self.outbox, packet_id, body, size, sequence)
+        if extras is None:
+            append_body(self.outbox, packet_id, body, size, sequence)
+        else:
+            self.outbox.append_slowly(packet_id, body, size, sequence, extras)
         sent(self, 1)
         return True
 
@@ -361,6 +423,8 @@ cdef class Stream(RunSender):
         """Every packet of the batch, as `send_body` would: copied in pieces that end where a limit is passed."""
         cdef Py_ssize_t first = 0, packets, start, size, limit
         self.require_thread()
+        if batch.codec is not self.outbox.wire:  # the layout has changed since: frames of the old one are none
+            return all([self.reply(packet) for packet in batch])
         while first < batch.run.packets:
             if not self.is_open:
                 self.ledger.sends_refused += batch.run.packets - first
@@ -420,11 +484,13 @@ cdef class Stream(RunSender):
         if self.transport is None or not size:
             return 0
         self.ledger.bytes_out += size
-        if self.direct is not None:
+        if self.direct is not None and self.encode is None:
             return self.write_direct()
         chunk = self.outbox.take_single()
         try:
-            if chunk is not None:
+            if self.encode is not None:
+                self.write(bytes(self.encode(b"".join(self.outbox.take_chunks()) if chunk is None else chunk)))
+            elif chunk is not None:
                 self.write(chunk)
             elif JOINS:
                 self.write(b"".join(self.outbox.take_chunks()))
@@ -457,7 +523,7 @@ cdef class Stream(RunSender):
     # -- hooks
 
     def on_violation(self, error):
-        """The peer's bytes are no packets; `is_open` is false already."""
+        """The peer's bytes are no packets, or a handler says so by raising `error`; `is_open` is false already."""
 
     def on_rejected(self, packet_id, body_size, route):
         """A packet was refused: nobody handles its id (`route` is None), or its body is too short for `route`."""
@@ -489,6 +555,8 @@ cdef inline int dispatch(Stream stream, Route route, PacketBuffer inbox) except 
     packet.source = inbox.source
     packet.data = inbox.body
     packet.size = inbox.body_size
+    if inbox.wire.has_extras:
+        inbox.fill(packet)
     call_handler(stream, route, packet_id, <PyObject*>packet)
     if Py_REFCNT(packet) == 1:
         let_go(packet)
@@ -521,12 +589,27 @@ cdef inline int sent(Stream stream, Py_ssize_t packets) except -1:
     return stream.await_flush()
 
 
-def broadcast(streams, bytes frame not None, exclude=None):
-    """Send `frame`, made once, to every stream but `exclude`; returns how many took it."""
+def broadcast(streams, HeaderCodec codec not None, bytes frame not None, exclude=None):
+    """Send `frame`, one packet as `codec` made it, to every stream but `exclude`; returns how many took it.
+
+    A stream with another codec is sent the same packet in its own frame, if that can carry it.
+    """
     cdef Stream stream
     cdef Py_ssize_t taken = 0
     for stream in streams:
         if stream is not exclude:
             stream.require_thread()
-            taken += stream.send_bytes(frame)
+            taken += stream.send_bytes(frame) if stream.outbox.wire is codec else send_anew(stream, codec, frame)
     return taken
+
+
+cdef bint send_anew(Stream stream, HeaderCodec codec, bytes frame) except -1:
+    cdef Header header
+    codec.scan(<const uint8_t*>PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame), &header)
+    try:
+        return stream.send(
+            header.packet_id, frame[header.body_start:header.body_start + header.body_size], header.sequence
+        )
+    except ValueError:
+        stream.ledger.sends_refused += 1
+        return False

@@ -3,6 +3,7 @@
 from gamenet._pure.batch import Batch
 from gamenet._pure.buffer import PacketBuffer
 from gamenet._pure.codec import Field, Struct, TypedPacket
+from gamenet._pure.delimiter import DelimiterCodec, codec_for
 from gamenet._pure.header import HeaderCodec, PacketHeader
 from gamenet._pure.ledger import Ledger
 from gamenet._pure.outbox import Outbox
@@ -15,6 +16,7 @@ from gamenet._pure.stream import FlushQueue, Stream, broadcast
 __all__ = [
     "Batch",
     "Block",
+    "DelimiterCodec",
     "Field",
     "FlushQueue",
     "HeaderCodec",
@@ -31,4 +33,5 @@ __all__ = [
     "Struct",
     "TypedPacket",
     "broadcast",
+    "codec_for",
 ]

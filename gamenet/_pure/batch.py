@@ -81,8 +81,8 @@ class Batch(Generic[PacketT]):
         """
         field = self._field(name)
         self._require_room(field)
-        first, last = self._codec.header_size + field.offset, self._codec.header_size + field.offset + field.size
-        items = [self._source[start + first : start + last] for start in self._starts[:-1]]
+        starts = [self._body_of(index)[0] + field.offset for index in range(len(self))]
+        items = [self._source[start : start + field.size] for start in starts]
         if field.code in ("t", "s"):
             return memoryview(b"".join(items)).cast("B", (len(self), field.size))
         if field.code == "?":
@@ -95,12 +95,19 @@ class Batch(Generic[PacketT]):
         return f"Batch(packet_id={self._packet_id}, packets={len(self)})"
 
     def _cut(self, index: int) -> PacketT:
-        start, end = self._starts[index], self._starts[index + 1]
-        sequence = self._codec._load(self._source, start)[2]
-        body = start + self._codec.header_size
-        packet = cut_packet(self._packet_type, self._packet_id, sequence, self._source, body, end)
+        start, end, sequence = self._body_of(index)
+        packet = cut_packet(self._packet_type, self._packet_id, sequence, self._source, start, end)
+        if self._codec.has_extras:
+            packet._head = self._codec, self._source[self._starts[index] : start]
         assert isinstance(packet, self._packet_type)
         return packet
+
+    def _body_of(self, index: int) -> tuple[int, int, int]:
+        """Where the body of packet `index` starts and ends in the source, and its sequence number."""
+        start, end = self._starts[index], self._starts[index + 1]
+        header = self._codec._scan(self._source, start, end - start)
+        assert header is not None
+        return start + header[3], start + header[3] + header[4], header[2]
 
     def _packets_above(self, first: int, room: int) -> int:
         """How many packets from `first` on are just above `room` bytes together; all the rest if they fit."""
@@ -117,10 +124,10 @@ class Batch(Generic[PacketT]):
     def _require_room(self, field: Field) -> None:
         """`ValueError` if the field is not in every body: the route may ask for less than the struct."""
         needed = field.offset + field.size
-        for start, end in zip(self._starts, self._starts[1:], strict=False):
-            body_size = end - start - self._codec.header_size
-            if body_size < needed:
-                raise errors.body_too_short(self._packet_type.__name__, body_size, needed)
+        for index in range(len(self)):
+            start, end, _ = self._body_of(index)
+            if end - start < needed:
+                raise errors.body_too_short(self._packet_type.__name__, end - start, needed)
 
 
 def cut_batch(

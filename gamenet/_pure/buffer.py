@@ -34,6 +34,7 @@ class PacketBuffer:
         "_chunk",
         "_codec",
         "_end",
+        "_head",
         "_header",
         "_pending",
         "_pending_size",
@@ -49,10 +50,7 @@ class PacketBuffer:
     def __init__(self, codec: HeaderCodec | None = None, pool: PoolAllocator | None = None) -> None:
         self._codec = HeaderCodec() if codec is None else codec
         self._pool = PoolAllocator(self._codec.max_packet_size) if pool is None else pool
-        if self._pool.block_size < self._codec.max_packet_size:
-            raise ValueError(
-                f"blocks of {self._pool.block_size} bytes do not hold a packet of {self._codec.max_packet_size}"
-            )
+        self._require_room(self._codec)
         self._chunk = b""
         self._position = 0
         self._pending: deque[bytes] = deque()
@@ -61,15 +59,34 @@ class PacketBuffer:
         self._tail_header: Header | None = None
         self._tail_size = 0
         self._broken: Exception | None = None
-        self._header: Header = (0, 0, 0)
+        # the packet that was cut last: it starts at `_head` of `_source`, its body is `_source[_start:_end]`
+        self._header: Header = (0, 0, 0, 0, 0)
         self._source = b""
+        self._head = 0
         self._start = 0
         self._end = 0
 
     @property
     def codec(self) -> HeaderCodec:
-        """How headers are read, and the largest packet."""
+        """How packets are framed, and the largest one. May be set at any time, also while iterating: what is buffered
+        is then read again under the new one. `ValueError` if the pool's blocks do not hold its packets.
+        """
         return self._codec
+
+    @codec.setter
+    def codec(self, codec: HeaderCodec) -> None:
+        self._require_room(codec)
+        if self._tail is not None:
+            self._chunk = self._gathered(self._tail) + self._chunk[self._position :]
+            self._position = 0
+            self._drop_tail()
+        self._codec = codec
+
+    def _require_room(self, codec: HeaderCodec) -> None:
+        if self._pool.block_size < codec.max_packet_size:
+            raise ValueError(
+                f"blocks of {self._pool.block_size} bytes do not hold a packet of {codec.max_packet_size}"
+            )
 
     @property
     def buffered(self) -> int:
@@ -97,12 +114,22 @@ class PacketBuffer:
         """Drop everything that is buffered and forget a broken header; returns how many bytes that was."""
         dropped = self.buffered
         self._chunk = self._source = b""
-        self._position = self._start = self._end = 0
+        self._position = self._head = self._start = self._end = 0
         self._pending.clear()
         self._pending_size = 0
         self._drop_tail()
         self._broken = None
         return dropped
+
+    def _take_all(self) -> bytes:
+        """Everything that is buffered, in order; nothing is afterwards. A broken header stays broken."""
+        taken = [self._chunk[self._position :], *self._pending]
+        if self._tail is not None:
+            taken.insert(0, self._gathered(self._tail))
+        broken = self._broken
+        self.clear()
+        self._broken = broken
+        return b"".join(taken)
 
     def __iter__(self) -> PacketBuffer:
         return self
@@ -110,45 +137,71 @@ class PacketBuffer:
     def __next__(self) -> RawPacket:
         if not self._advance():
             raise StopIteration
-        packet_id, _, sequence = self._header
-        return cut_packet(RawPacket, packet_id, sequence, self._source, self._start, self._end)
+        return self._packet(RawPacket)
+
+    def _packet(self, packet_type: type[RawPacket]) -> RawPacket:
+        """The packet that was cut, with no copy and no check: those were done on its frame."""
+        packet_id, _, sequence, _, _ = self._header
+        packet = cut_packet(packet_type, packet_id, sequence, self._source, self._start, self._end)
+        if self._codec.has_extras:
+            packet._head = self._codec, self._source[self._head : self._start]
+        return packet
 
     def _advance(self) -> bool:
-        """Cut the next packet: `_header`, and its body as `_source[_start:_end]`. False if none is whole yet."""
+        """Cut the next packet. False if none is whole yet."""
         chunk, position, codec = self._chunk, self._position, self._codec
-        left, header_size = len(chunk) - position, codec.header_size
-        if left < header_size or self._tail is not None or self._broken is not None:
+        left = len(chunk) - position
+        if not left or self._tail is not None or self._broken is not None:
             return self._advance_slowly()
-        header = codec._load(chunk, position)
-        packet_size = header[1]
-        if not header_size <= packet_size <= codec.max_packet_size or packet_size > left:
-            return self._advance_slowly()
-        self._header = header
-        self._source = chunk
-        self._start = position + header_size
-        self._end = self._position = position + packet_size
+        try:
+            header = codec._scan(chunk, position, left)
+            if header is None or header[1] > left:
+                return self._advance_slowly()
+            self._frame(chunk, position, header)
+        except errors.InvalidPacketError as error:
+            self._broken = error
+            raise
+        self._position = position + header[1]
         return True
+
+    def _frame(self, source: bytes, head: int, header: Header) -> None:
+        if self._codec.ending:
+            self._codec._check_ending(source, head + header[1])
+        self._header = header
+        self._source = source
+        self._head = head
+        self._start = head + header[3]
+        self._end = self._start + header[4]
 
     def _cut_run(self, min_body_size: int, max_packets: int) -> list[int]:
         """Cut what follows the packet that was cut last, lies behind it in the chunk, and has its id.
 
         Where the frames start in `_source`, and where the last one ends.
         """
-        codec, chunk, position = self._codec, self._chunk, self._position
-        header_size, packet_id = codec.header_size, self._header[0]
-        starts = [self._start - header_size, self._end]
+        chunk, position, packet_id = self._chunk, self._position, self._header[0]
+        starts = [self._head, self._head + self._header[1]]
         if self._source is not chunk:  # a completed tail lies elsewhere, and makes a run of its own
             return starts
-        while len(starts) <= max_packets and len(chunk) - position >= header_size:
-            found_id, packet_size, _ = codec._load(chunk, position)
-            if found_id != packet_id or packet_size < header_size + min_body_size:
+        while len(starts) <= max_packets:
+            header = self._whole_header(position)
+            if header is None or header[0] != packet_id or header[4] < min_body_size:
                 break
-            if packet_size > codec.max_packet_size or packet_size > len(chunk) - position:
-                break
-            position += packet_size
+            position += header[1]
             starts.append(position)
         self._position = position
         return starts
+
+    def _whole_header(self, position: int) -> Header | None:
+        """What frames a whole, valid packet there, or None: what is wrong with it is told in its turn."""
+        left = len(self._chunk) - position
+        try:
+            header = self._codec._scan(self._chunk, position, left) if left else None
+            if header is not None and header[1] <= left:
+                self._codec._check_ending(self._chunk, position + header[1])
+                return header
+        except errors.InvalidPacketError:
+            return None
+        return None
 
     def _advance_slowly(self) -> bool:
         """At the end of a chunk, inside a packet, or at an error."""
@@ -177,35 +230,34 @@ class PacketBuffer:
         if self._tail is not None:
             return self._complete_tail(self._tail)
         left = len(self._chunk) - self._position
-        if left >= self._codec.header_size:
-            header = self._codec._read(self._chunk, self._position)
-            if header[1] <= left:
-                return self._advance()
-            self._tail_header = header
-        if left:
-            self._tail = self._pool.acquire()
-            self._move_to_tail(self._tail, left)
+        if not left:
+            return False
+        header = self._codec._scan(self._chunk, self._position, left)
+        if header is not None and header[1] <= left:
+            return self._advance()
+        self._tail_header = header
+        self._tail = self._pool.acquire()
+        self._move_to_tail(self._tail, left)
         return False
 
     def _complete_tail(self, tail: Block) -> bool:
-        if self._tail_header is None:
-            header_size = self._codec.header_size
-            self._move_to_tail(tail, header_size - self._tail_size)
-            if self._tail_size < header_size:
+        while self._tail_header is None:
+            if self._position == len(self._chunk):
                 return False
-            with tail.view() as view:
-                self._tail_header = self._codec._read(view, 0)
+            self._move_to_tail(tail, self._codec._step(self._tail_size, self._chunk, self._position))
+            self._tail_header = self._codec._scan_tail(self._gathered(tail))
         header = self._tail_header
         packet_size = header[1]
         self._move_to_tail(tail, packet_size - self._tail_size)
         if self._tail_size < packet_size:
             return False
-        with tail.view() as view:
-            self._source = bytes(view[:packet_size])
-        self._header = header
-        self._start, self._end = self._codec.header_size, packet_size
+        self._frame(self._gathered(tail), 0, header)
         self._drop_tail()
         return True
+
+    def _gathered(self, tail: Block) -> bytes:
+        with tail.view() as view:
+            return bytes(view[: self._tail_size])
 
     def _move_to_tail(self, tail: Block, wanted: int) -> None:
         """Move up to `wanted` bytes of the chunk behind what the tail already holds."""

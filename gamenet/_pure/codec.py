@@ -172,6 +172,7 @@ class TypedPacket(RawPacket):
             raise TypeError(f"{name}() has no field {next(iter(named))!r}")
         self._packet_id = self._id
         self._sequence = 0
+        self._head = None
         self._set_body(b"".join(encoded))
 
     @classmethod

@@ -6,6 +6,7 @@ holds no memory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gamenet import errors
@@ -29,28 +30,32 @@ class Outbox:
 
     @property
     def codec(self) -> HeaderCodec:
-        """How headers are written, and the largest packet."""
+        """How packets are framed, and the largest one. May be set: what is gathered already stays as it is."""
         return self._codec
+
+    @codec.setter
+    def codec(self, codec: HeaderCodec) -> None:
+        self._codec = codec
 
     @property
     def size(self) -> int:
         """Bytes waiting to be taken."""
         return len(self._chunk)
 
-    def append(self, packet_id: int, body: ReadableBuffer = b"", sequence: int = 0) -> int:
+    def append(
+        self, packet_id: int, body: ReadableBuffer = b"", sequence: int = 0, header: Mapping[str, int] | None = None
+    ) -> int:
         """Add one packet; returns its size with the header. `ValueError` if a number or the body does not fit."""
-        held = memoryview(body).cast("B")
-        header = self._codec.encode(packet_id, len(held), sequence)
-        self._chunk += header
-        self._chunk += held
-        return len(header) + len(held)
+        frame = self._codec.frame(packet_id, body, sequence, header)
+        self._chunk += frame
+        return len(frame)
 
     def append_packet(self, packet: RawPacket) -> int:
-        """Add `packet` with its own id, body and sequence number; returns its size with the header."""
+        """Add `packet` with its own id, body, sequence number and extra fields; returns its size with the header."""
         if not isinstance(packet, RawPacket):
             raise errors.wrong_type("packet", "a packet", packet)
         with packet.view() as body:
-            return self.append(packet.packet_id, body, packet.sequence)
+            return self.append(packet.packet_id, body, packet.sequence, self._codec.extras_of(packet))
 
     def append_frame(self, frame: bytes) -> int:
         """Add bytes that are whole packets already; returns their number."""

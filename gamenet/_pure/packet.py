@@ -14,6 +14,8 @@ from gamenet import errors
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+    from gamenet._pure.header import HeaderCodec
+
 MAX_NUMBER = (1 << 64) - 1
 
 
@@ -31,7 +33,7 @@ class RawPacket:
     Handlers may keep a packet: its bytes are then its own. Compares by class, packet id and body.
     """
 
-    __slots__ = ("_end", "_packet_id", "_sequence", "_source", "_start")
+    __slots__ = ("_end", "_head", "_packet_id", "_sequence", "_source", "_start")
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -40,10 +42,12 @@ class RawPacket:
     _source: bytes
     _start: int
     _end: int
+    _head: tuple[HeaderCodec, bytes] | None  # what reads the extra fields, and their header; None if it has none
 
     def __init__(self, packet_id: int, body: ReadableBuffer = b"", sequence: int = 0) -> None:
         self._packet_id = as_number("packet_id", packet_id)
         self._sequence = as_number("sequence", sequence)
+        self._head = None
         self._set_body(bytes(memoryview(body)))
 
     def _set_body(self, body: bytes) -> None:
@@ -64,6 +68,14 @@ class RawPacket:
     @sequence.setter
     def sequence(self, value: int) -> None:
         self._sequence = as_number("sequence", value)
+
+    @property
+    def header(self) -> dict[str, int]:
+        """The numbers of its header that have no meaning to gamenet, by name; empty unless the layout has some."""
+        if self._head is None:
+            return {}
+        codec, header = self._head
+        return codec._extras(header)
 
     @property
     def body(self) -> bytes:
@@ -104,4 +116,5 @@ def cut_packet(
     packet._source = source
     packet._start = start
     packet._end = end
+    packet._head = None
     return packet

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gamenet import errors
@@ -18,7 +18,7 @@ from gamenet._pure.buffer import PacketBuffer
 from gamenet._pure.header import HeaderCodec
 from gamenet._pure.ledger import Ledger
 from gamenet._pure.outbox import Outbox
-from gamenet._pure.packet import RawPacket, cut_packet
+from gamenet._pure.packet import RawPacket
 from gamenet._pure.pool import PoolAllocator
 from gamenet._pure.receiver import Receiver
 from gamenet._pure.routes import Route, RouteTable
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from asyncio import WriteTransport
 
     from _typeshed import ReadableBuffer
+
+Transform = Callable[[bytes], bytes]
 
 FLUSH_SIZE = 65536
 """An outbox above this many bytes does not wait for the end of the turn."""
@@ -66,9 +68,11 @@ class Stream:
     while a handler is suspended, then `on_read_full()` is called.
     """
 
-    __slots__ = ("_clock", "_flush_queue", "_in_flush_queue", "_inbox", "_is_pumping", "_ledger", "_max_read_buffer",
-                 "_max_write_buffer", "_outbox", "_receiver", "_routes", "_thread", "_transport", "is_open",
-                 "is_suspended", "is_write_paused", "last_received")
+    __slots__ = (
+        "_clock", "_decode", "_encode", "_flush_queue", "_in_flush_queue", "_inbox", "_is_pumping", "_ledger",
+        "_max_read_buffer", "_max_write_buffer", "_outbox", "_receiver", "_routes", "_thread", "_transport",
+        "is_open", "is_suspended", "is_write_paused", "last_received",
+    )
 
     _transport: WriteTransport | None
 
@@ -91,6 +95,8 @@ class Stream:
         self._flush_queue = flush_queue
         self._receiver = receiver
         self._clock = clock
+        self._decode: Transform | None = None
+        self._encode: Transform | None = None
         self._max_read_buffer = max_read_buffer
         self._max_write_buffer = max_write_buffer
         self._transport = None
@@ -133,16 +139,59 @@ class Stream:
         """Bytes that were sent by handlers and not yet given to the transport."""
         return self._outbox.size
 
+    @property
+    def codec(self) -> HeaderCodec:
+        """How packets are framed. Set it, also in a handler, and bytes that arrived already are read again under the
+        new one; what was sent already stays as it is. `ValueError` if the pool's blocks do not hold its packets.
+        """
+        return self._inbox.codec
+
+    @codec.setter
+    def codec(self, codec: HeaderCodec) -> None:
+        self._inbox.codec = codec
+        self._outbox.codec = codec
+        self._pump_rest()
+
+    def set_transform(self, decode: Transform | None = None, encode: Transform | None = None) -> None:
+        """Pass what arrives through `decode(data)` and what is sent through `encode(data)`: bytes to bytes, chunk by
+        chunk in order, as ciphers do; None leaves it as it is.
+
+        Bytes that arrived already and belong to no packet yet are decoded; what was sent before leaves as it was.
+        A `decode` that raises ends the session as an invalid packet does, an `encode` that raises as a failed write.
+        """
+        self.check_thread()
+        self.drain_to_transport()
+        self._encode = encode
+        waiting = self._inbox._take_all() if decode is not None else b""
+        self._decode = decode
+        if waiting:
+            self._ledger.bytes_in -= len(waiting)
+            self._feed(waiting)
+            self._pump_rest()
+
+    def _pump_rest(self) -> None:
+        if self._inbox.buffered and self.is_open:
+            self._pump()
+
     # -- in
 
     def data_received(self, chunk: bytes) -> None:
         """Called by the loop with what arrived."""
         self.last_received = self._clock()
-        self._ledger.bytes_in += len(chunk)
-        self._inbox.feed(chunk)
+        self._feed(chunk)
         self._pump()
         if self.is_suspended and self._inbox.buffered >= self._max_read_buffer:
             self.on_read_full()
+
+    def _feed(self, chunk: bytes) -> None:
+        if self._decode is not None:
+            try:
+                chunk = bytes(self._decode(bytes(chunk)))
+            except Exception as error:
+                self._violated(errors.cannot_decode(error))
+                return
+        self._ledger.bytes_in += len(chunk)
+        self._inbox.feed(chunk)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Called by a loop that reads into our memory: a writable view to read into, at once."""
@@ -178,18 +227,21 @@ class Stream:
                 else:
                     self._dispatch(route)
         except errors.InvalidPacketError as error:
-            self._ledger.rejected_invalid += 1
-            self.is_open = False
-            self.on_violation(error)
+            self._violated(error)
         finally:
             self._is_pumping = False
             if not self.is_open:
                 self._discard()
             self.flush()
 
+    def _violated(self, error: errors.InvalidPacketError) -> None:
+        self._ledger.rejected_invalid += 1
+        self.is_open = False
+        self.on_violation(error)
+
     def _reject(self, route: Route | None) -> None:
         inbox, ledger = self._inbox, self._ledger
-        packet_id, packet_size, _ = inbox._header
+        packet_id, packet_size, *_ = inbox._header
         if route is None:
             ledger.rejected_unknown += 1
         else:
@@ -199,8 +251,8 @@ class Stream:
 
     def _dispatch(self, route: Route) -> None:
         inbox, ledger = self._inbox, self._ledger
-        packet_id, packet_size, sequence = inbox._header
-        packet = cut_packet(route.packet_type, packet_id, sequence, inbox._source, inbox._start, inbox._end)
+        packet_id, packet_size, *_ = inbox._header
+        packet = inbox._packet(route.packet_type)
         ledger.packets_dispatched += 1
         ledger.bytes_dispatched += packet_size
         self._call_handler(route, packet_id, packet)
@@ -219,6 +271,8 @@ class Stream:
         """`route.handler(self, packet)`; what it raises or returns goes to the hooks."""
         try:
             result = route.handler(self, packet)
+        except errors.InvalidPacketError as error:
+            self._violated(error)
         except Exception as error:
             self._ledger.handler_errors += 1
             self.on_handler_error(packet_id, error)
@@ -238,13 +292,16 @@ class Stream:
 
     # -- out
 
-    def send(self, packet: RawPacket | int, body: ReadableBuffer = b"", sequence: int | None = None) -> bool:
+    def send(
+        self, packet: RawPacket | int, body: ReadableBuffer = b"", sequence: int | None = None,
+        header: Mapping[str, int] | None = None,
+    ) -> bool:
         """Send a packet, or `body` under a packet id; True if it was taken, False if the session is closed.
 
         The bytes are copied now and leave when the chunk being handled is done, else at the end of the loop's turn.
-        `sequence` (default: the packet's own, or
-        0) goes into the header. `ValueError` if a number or the body does not fit, `WrongThreadError` from a thread
-        that does not own the session.
+        `sequence` goes into the header, and so do the extra fields of the layout that `header` names; default: the
+        packet's own, or 0. `ValueError` if a number or the body does not fit, `WrongThreadError` from a thread that
+        does not own the session.
         """
         self.check_thread()
         if isinstance(packet, RawPacket):
@@ -252,24 +309,27 @@ class Stream:
                 raise TypeError("a packet brings its own body")
             packet_id, body = packet.packet_id, packet.view()
             sequence = packet.sequence if sequence is None else sequence
+            header = self._outbox.codec.extras_of(packet) if header is None else header
         else:
             packet_id, sequence = packet, 0 if sequence is None else sequence
         if not self.is_open:
             self._ledger.sends_refused += 1
             return False
-        self._outbox.append(packet_id, body, sequence)
+        self._outbox.append(packet_id, body, sequence, header)
         self._sent()
         return True
 
     def reply(self, request: RawPacket, response: RawPacket | None = None) -> bool:
-        """Answer under the request's sequence number: with `response`, or with the request's own id and body."""
+        """Answer under the request's sequence number and extra fields: with `response`, or with the request's own id
+        and body.
+        """
         if not isinstance(request, RawPacket):
             raise errors.wrong_type("request", "a packet", request)
         if response is None:
-            return self.send(request, sequence=request.sequence)
+            return self.send(request)
         if not isinstance(response, RawPacket):
             raise errors.wrong_type("response", "a packet", response)
-        return self.send(response, sequence=request.sequence)
+        return self.send(response, sequence=request.sequence, header=self._outbox.codec.extras_of(request))
 
     def send_frame(self, frame: bytes) -> bool:
         """Send bytes that are whole packets already; otherwise as `send`."""
@@ -287,6 +347,9 @@ class Stream:
     def _send_run(self, batch: Batch[Any]) -> bool:
         """Every packet of the batch, as `send` would: copied in pieces that end where a limit is passed."""
         self.check_thread()
+        if batch._codec is not self._outbox.codec:  # the layout has changed since: frames of the old one are none
+            taken = [self.reply(packet) for packet in batch]
+            return all(taken)
         first, starts = 0, batch._starts
         while first < len(batch):
             if not self.is_open:
@@ -334,6 +397,8 @@ class Stream:
             return
         self._ledger.bytes_out += sum(map(len, chunks))
         try:
+            if self._encode is not None:
+                chunks = [bytes(self._encode(b"".join(chunks)))]
             if len(chunks) == 1:
                 self._transport.write(chunks[0])
             elif WRITELINES_IS_BROKEN:
@@ -355,7 +420,7 @@ class Stream:
     # -- hooks
 
     def on_violation(self, error: errors.InvalidPacketError) -> None:
-        """The peer's bytes are no packets; `is_open` is false already."""
+        """The peer's bytes are no packets, or a handler says so by raising `error`; `is_open` is false already."""
 
     def on_rejected(self, packet_id: int, body_size: int, route: Route | None) -> None:
         """A packet was refused: nobody handles its id (`route` is None), or its body is too short for `route`."""
@@ -376,11 +441,25 @@ class Stream:
         """The transport refused a write."""
 
 
-def broadcast(streams: Iterable[Stream], frame: bytes, exclude: Stream | None = None) -> int:
-    """Send `frame`, made once, to every stream but `exclude`; returns how many took it."""
+def broadcast(streams: Iterable[Stream], codec: HeaderCodec, frame: bytes, exclude: Stream | None = None) -> int:
+    """Send `frame`, one packet as `codec` made it, to every stream but `exclude`; returns how many took it.
+
+    A stream with another codec is sent the same packet in its own frame, if that can carry it.
+    """
     taken = 0
     for stream in streams:
         if stream is not exclude:
             stream.check_thread()
-            taken += stream._send_frame(frame)
+            taken += stream._send_frame(frame) if stream._outbox.codec is codec else _send_anew(stream, codec, frame)
     return taken
+
+
+def _send_anew(stream: Stream, codec: HeaderCodec, frame: bytes) -> bool:
+    header = codec._scan(frame, 0, len(frame))
+    assert header is not None
+    packet_id, _, sequence, start, size = header
+    try:
+        return stream.send(packet_id, frame[start : start + size], sequence)
+    except ValueError:
+        stream._ledger.sends_refused += 1
+        return False

@@ -31,7 +31,8 @@ def broadcast_to(size: int, changes: int = CAME_AND_WENT) -> Make:
     def make(twin: ModuleType, sink: Any = None) -> Run:
         queue, group = crowd(twin, size, changes, sink)
         members = list(group)
-        return _turns(size, lambda: twin.broadcast(members, FRAME), queue.flush)
+        codec = members[0].codec
+        return _turns(size, lambda: twin.broadcast(members, codec, FRAME), queue.flush)
 
     return make
 
@@ -71,8 +72,9 @@ def append_to_bytearrays(size: int) -> Make:
 
 def crowd(twin: ModuleType, size: int, changes: int, sink: Any) -> tuple[Any, Any]:
     """A flush queue, and a `SessionGroup` of `size` streams of which `changes` left one by one as others came."""
-    queue, group = flush_queue(twin), package(twin).SessionGroup(twin.HeaderCodec())
-    join = _joining(twin, group, queue, size, sink or Sink())
+    queue, codec = flush_queue(twin), twin.HeaderCodec()
+    group = package(twin).SessionGroup(codec)
+    join = _joining(twin, group, codec, queue, size, sink or Sink())
     present, chance = [join() for _ in range(size)], random.Random(1)
     for _ in range(changes):
         place = chance.randrange(size)
@@ -81,7 +83,7 @@ def crowd(twin: ModuleType, size: int, changes: int, sink: Any) -> tuple[Any, An
     return queue, group
 
 
-def _joining(twin: ModuleType, group: Any, queue: Any, size: int, sink: Any) -> Callable[[], Any]:
+def _joining(twin: ModuleType, group: Any, codec: Any, queue: Any, size: int, sink: Any) -> Callable[[], Any]:
     """What makes a new member; all of them share what those of a server share."""
 
     class Member(twin.Stream):  # type: ignore[name-defined, misc]
@@ -90,7 +92,7 @@ def _joining(twin: ModuleType, group: Any, queue: Any, size: int, sink: Any) -> 
         __slots__ = ()
         is_closed = False
 
-    shared = twin.HeaderCodec(), twin.PoolAllocator(max_blocks=size), twin.RouteTable(), twin.Ledger(), queue
+    shared = codec, twin.PoolAllocator(max_blocks=size), twin.RouteTable(), twin.Ledger(), queue
 
     def join() -> Any:
         member = Member(*shared, time.monotonic)
