@@ -14,11 +14,12 @@ from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
 )
 from libc.errno cimport EAGAIN, EINTR, errno
-from posix.unistd cimport close
+from posix.unistd cimport close as close_descriptor
 
 import os
 import socket
 import warnings
+from asyncio import BufferedProtocol
 from asyncio.trsock import TransportSocket
 
 cdef extern from "<sys/socket.h>":
@@ -43,12 +44,19 @@ cdef enum:
     DEFAULT_HIGH_WATER = 65536  # bytes, as asyncio's
 
 
-cdef uint32_t EDGES = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+cdef uint32_t EDGES = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET
 # Edge-triggered: a socket is told of when something changes, and epoll need not ask it again at every wait.
+
+cdef uint32_t MORE_BEHIND = EPOLLPRI | EPOLLRDHUP | EPOLLERR | EPOLLHUP
+# With these a read ends early though the socket is not empty: before urgent data, the peer's end, or an error.
+
+cdef tuple STOP_THE_LOOP = (SystemExit, KeyboardInterrupt)
+# Whatever else a protocol raises is its connection's, as with asyncio.
 
 
 cdef object os_error():
-    return OSError(errno, os.strerror(errno))
+    cdef int number = errno
+    return OSError(number, os.strerror(number))
 
 
 cdef class Poller:
@@ -60,6 +68,7 @@ cdef class Poller:
     def __init__(self, loop):
         self.loop = loop
         self.transports = set()
+        self.finished = loop.create_future()
         self.fd = epoll_create1(EPOLL_CLOEXEC)
         if self.fd < 0:
             raise os_error()
@@ -67,43 +76,64 @@ cdef class Poller:
 
     def __dealloc__(self):
         if self.fd >= 0:
-            close(self.fd)
+            close_descriptor(self.fd)
 
     def __len__(self):
         return len(self.transports)
 
     def connect(self, sock, peername, protocol):
-        """A transport for an accepted, non-blocking socket; calls `protocol.connection_made()` and reads from then on."""
+        """A transport for an accepted, non-blocking socket: calls `connection_made()`, and reads from then on."""
         cdef EpollTransport transport = EpollTransport(self, sock, peername, protocol)
         self.transports.add(transport)
         try:
             protocol.connection_made(transport)
-        except Exception as error:
+        except STOP_THE_LOOP:
+            raise
+        except BaseException as error:
             transport.fail(error, "connection_made() failed")
-        else:
+        finally:
             if not transport.is_lost:
-                self.control(EPOLL_CTL_ADD, transport)
+                transport.start_watching()
         return transport
 
     def finish(self):
-        """Nobody new will come: the set is closed with its last transport. Returns a future that is done then."""
-        if self.finished is None:
-            self.finished = self.loop.create_future()
-            if not self.transports:
-                self.close()
-        return self.finished
+        """Nobody new will come: the set is closed with its last transport, and `finished` is done then."""
+        self.is_finishing = True
+        if not self.transports:
+            self.close()
 
     def wake(self):
-        """Called by the loop: serve the sockets that are ready, each once."""
+        """Called by the loop: serve the sockets that are ready, each once.
+
+        A handler may run the loop itself, or leave by a KeyboardInterrupt: whoever comes next goes on with the rest,
+        for what epoll has told it does not tell again.
+        """
         cdef EpollTransport transport
-        cdef int index, count = epoll_wait(self.fd, self.events, MAX_EVENTS, 0)
+        cdef epoll_event event
         self.now = self.loop.time()
-        for index in range(count):
-            transport = <EpollTransport>self.events[index].data.ptr
-            try:
-                transport.ready(self.events[index].events)
-            except Exception as error:
-                transport.fail(error, "protocol or transport failed")
+        if self.next_event == self.events_end:
+            self.next_event = 0
+            self.events_end = max(0, epoll_wait(self.fd, self.events, MAX_EVENTS, 0))
+        try:
+            while self.next_event < self.events_end:
+                event = self.events[self.next_event]
+                self.next_event += 1
+                if event.data.ptr is not NULL:
+                    transport = <EpollTransport>event.data.ptr
+                    self.serve(transport, event.events)
+        finally:
+            if self.next_event < self.events_end:
+                self.loop.call_soon(self.wake)
+
+    cdef int serve(self, EpollTransport transport, uint32_t events) except -1:
+        try:
+            transport.ready(events)
+        except STOP_THE_LOOP:
+            transport.look_again()
+            raise
+        except BaseException as error:
+            transport.fail(error, "protocol or transport failed")
+        return 0
 
     cdef int control(self, int operation, EpollTransport transport) except -1:
         cdef epoll_event event
@@ -115,14 +145,20 @@ cdef class Poller:
         return 0
 
     cdef int forget(self, EpollTransport transport) except -1:
+        cdef int index
+        for index in range(self.next_event, self.events_end):  # if a handler runs the loop itself
+            if self.events[index].data.ptr == <void*>transport:
+                self.events[index].data.ptr = NULL
         self.transports.discard(transport)
-        if self.finished is not None and not self.transports:
+        if self.is_finishing and not self.transports:
             self.close()
         return 0
 
     cdef int close(self) except -1:
+        if self.fd < 0:
+            return 0
         self.loop.remove_reader(self.fd)
-        close(self.fd)
+        close_descriptor(self.fd)
         self.fd = -1
         if not self.finished.done():
             self.finished.set_result(None)
@@ -166,6 +202,7 @@ cdef class EpollTransport(DirectTransport):
         """Who is told of what arrives, from now on."""
         self.protocol = protocol
         self.stream = protocol if isinstance(protocol, Stream) and (<Stream>protocol).receiver is not None else None
+        self.has_own_buffer = isinstance(protocol, BufferedProtocol)
 
     def get_protocol(self):
         """Who is told of what arrives."""
@@ -187,8 +224,9 @@ cdef class EpollTransport(DirectTransport):
 
     def resume_reading(self):
         """Read again."""
-        self.is_reading_paused = False
-        self.look_again()
+        if self.is_reading_paused:
+            self.is_reading_paused = False
+            self.look_again()
 
     # -- writing
 
@@ -222,7 +260,7 @@ cdef class EpollTransport(DirectTransport):
             return
         self.has_written_eof = True
         if not self.backlog_size:
-            self.sock.shutdown(socket.SHUT_WR)
+            self.shut_down()
 
     def get_write_buffer_size(self):
         """Bytes that the socket did not take yet."""
@@ -242,6 +280,7 @@ cdef class EpollTransport(DirectTransport):
             raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
         self.high_water = high
         self.low_water = low
+        self.pause_above_limit()
 
     # -- ending
 
@@ -272,10 +311,20 @@ cdef class EpollTransport(DirectTransport):
     cdef int ready(self, uint32_t events) except -1:
         if self.is_lost:  # by what came before it in this turn
             return 0
+        if events & (EPOLLIN | EPOLLERR | EPOLLHUP) and not (
+            self.is_reading_paused or self.is_ending or self.has_read_eof
+        ):
+            self.read(events & MORE_BEHIND != 0)
+        # after reading: a peer that is gone may have left bytes, and a failing send ends the connection
         if self.backlog_size and events & (EPOLLOUT | EPOLLERR | EPOLLHUP):
             self.send_backlog()
-        if events & (EPOLLIN | EPOLLERR | EPOLLHUP) and self.is_reading() and not self.has_read_eof:
-            self.read(events & (EPOLLRDHUP | EPOLLERR | EPOLLHUP) != 0)
+        return 0
+
+    cdef int start_watching(self) except -1:
+        try:
+            self.poller.control(EPOLL_CTL_ADD, self)
+        except OSError as error:
+            self.fail(error, "epoll does not take the socket")
         return 0
 
     cdef int look_again(self) except -1:
@@ -284,17 +333,18 @@ cdef class EpollTransport(DirectTransport):
             self.poller.control(EPOLL_CTL_MOD, self)
         return 0
 
-    cdef int read(self, bint has_ended) except -1:
-        """Receive once. Less than asked for means that the socket is empty, unless its end lies behind."""
+    cdef int read(self, bint is_more_behind) except -1:
+        """Receive once. Less than asked for means that the socket is empty, unless something lies behind."""
+        cdef Stream stream = self.stream  # it may be replaced, and let go, while it is called
         cdef Py_ssize_t size, room
-        if self.stream is None:
+        if stream is None:
             return self.read_for_protocol()
-        room = min(READ_SIZE, self.stream.receiver.pool.block_size)
-        size = recv(self.fd, self.stream.receiver.memory(), room, 0)
+        room = min(READ_SIZE, stream.receiver.pool.block_size)
+        size = recv(self.fd, stream.receiver.memory(), room, 0)
         if size > 0:
-            if size == room or has_ended:
+            if size == room or is_more_behind:
                 self.look_again()
-            self.stream.received(size, self.poller.now)
+            stream.received(size, self.poller.now)
         elif size == 0:
             self.read_eof()
         elif self.goes_on("cannot read"):
@@ -302,15 +352,25 @@ cdef class EpollTransport(DirectTransport):
         return 0
 
     cdef int read_for_protocol(self) except -1:
+        """As `read` for a protocol that is no stream."""
+        cdef bint has_own_buffer = self.has_own_buffer
         try:
-            data = self.sock.recv(READ_SIZE)
+            if has_own_buffer:
+                buffer = self.protocol.get_buffer(-1)
+                if not len(buffer):
+                    raise RuntimeError("get_buffer() returned an empty buffer")
+                data = self.sock.recv_into(buffer)
+            else:
+                data = self.sock.recv(READ_SIZE)
         except (BlockingIOError, InterruptedError):
             return 0
-        if data:
-            self.look_again()
-            self.protocol.data_received(data)
+        if not data:
+            return self.read_eof()
+        self.look_again()
+        if has_own_buffer:
+            self.protocol.buffer_updated(data)
         else:
-            self.read_eof()
+            self.protocol.data_received(data)
         return 0
 
     cdef int read_eof(self) except -1:
@@ -338,11 +398,13 @@ cdef class EpollTransport(DirectTransport):
 
     cdef int write_chunks(self, list chunks) except -1:
         cdef bint is_first = not self.backlog_size
+        cdef bytes data
         if self.is_lost:
             return 0
         for data in chunks:
-            self.backlog.append(data)
-            self.backlog_size += len(data)
+            if data:
+                self.backlog.append(data)
+                self.backlog_size += PyBytes_GET_SIZE(data)
         if is_first:
             self.send_backlog()
         return self.pause_above_limit()
@@ -366,21 +428,44 @@ cdef class EpollTransport(DirectTransport):
     cdef int pause_above_limit(self) except -1:
         if self.backlog_size > self.high_water and not self.is_protocol_paused:
             self.is_protocol_paused = True
-            self.protocol.pause_writing()
+            try:
+                self.protocol.pause_writing()
+            except STOP_THE_LOOP:
+                raise
+            except BaseException as error:
+                self.report(error, "protocol.pause_writing() failed")
+        return 0
+
+    cdef int resume_below_limit(self) except -1:
+        if self.backlog_size <= self.low_water and self.is_protocol_paused and not self.is_lost:
+            self.is_protocol_paused = False
+            try:
+                self.protocol.resume_writing()
+            except STOP_THE_LOOP:
+                raise
+            except BaseException as error:
+                self.report(error, "protocol.resume_writing() failed")
         return 0
 
     cdef int send_backlog(self) except -1:
         # until the socket refuses: epoll tells of room only after that
         while self.backlog_size and self.send_pieces():
             pass
-        if self.is_protocol_paused and self.backlog_size <= self.low_water and not self.is_lost:
-            self.is_protocol_paused = False
-            self.protocol.resume_writing()
-        if not self.backlog_size and not self.is_lost:
-            if self.is_ending:
-                self.end_soon(None)
-            elif self.has_written_eof:
-                self.sock.shutdown(socket.SHUT_WR)
+        try:
+            self.resume_below_limit()
+        finally:
+            if not self.backlog_size and not self.is_lost:
+                if self.is_ending:
+                    self.end_soon(None)
+                elif self.has_written_eof:
+                    self.shut_down()
+        return 0
+
+    cdef int shut_down(self) except -1:
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self.fail(error, "cannot end the stream")
         return 0
 
     cdef bint send_pieces(self) except -1:
@@ -430,12 +515,19 @@ cdef class EpollTransport(DirectTransport):
             self.fail(os_error(), message)
         return False
 
+    cdef int report(self, error, message) except -1:
+        context = {"message": message, "exception": error, "transport": self, "protocol": self.protocol}
+        self.poller.loop.call_exception_handler(context)
+        return 0
+
     cdef int fail(self, error, message) except -1:
         """End because of `error`; one that is not the network's is reported, as asyncio does."""
-        if not isinstance(error, OSError):
-            context = {"message": message, "exception": error, "transport": self, "protocol": self.protocol}
-            self.poller.loop.call_exception_handler(context)
-        return self.end_soon(error)
+        try:
+            if not isinstance(error, OSError):
+                self.report(error, message)
+        finally:
+            self.end_soon(error)
+        return 0
 
     cdef int end_soon(self, error) except -1:
         if self.is_lost:
@@ -443,7 +535,10 @@ cdef class EpollTransport(DirectTransport):
         self.is_lost = self.is_ending = True
         self.backlog.clear()
         self.backlog_size = self.sent_of_first = 0
-        if self.is_watched:
-            self.poller.control(EPOLL_CTL_DEL, self)
+        try:
+            if self.is_watched:
+                self.poller.control(EPOLL_CTL_DEL, self)
+        except OSError:
+            self.is_watched = False  # somebody closed the descriptor, so epoll knows it no more
         self.poller.loop.call_soon(self._end, error)
         return 0

@@ -17,6 +17,7 @@ RETRY_SECONDS = 1.0
 """For which nobody is accepted when the system has no file descriptor or memory left, as asyncio does."""
 
 _OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+_SWITCHED_OFF = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 _GONE_ALREADY = (BlockingIOError, InterruptedError, ConnectionAbortedError)
 
 
@@ -29,18 +30,27 @@ async def create_server(
     ssl: None = None,
     backlog: int,
 ) -> EpollServer:
-    """Listen on every address of `host` (None: all of this machine), without TLS. `OSError` if one cannot be had."""
+    """Listen on every address of `host` (None: all of this machine), without TLS. `OSError` if one cannot be had.
+
+    An address whose family is switched off on this machine is passed over, if another one is left.
+    """
     found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listeners: list[socket.socket] = []
+    switched_off = OSError(errno.EADDRNOTAVAIL, f"no address of {host!r} can be listened on")
     try:
         for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
-            if family in (socket.AF_INET, socket.AF_INET6):
+            try:
                 listeners.append(socket.create_server(address, family=family, backlog=backlog))
-                listeners[-1].setblocking(False)
-    except OSError:
+            except OSError as error:
+                if error.errno not in _SWITCHED_OFF:
+                    raise
+                switched_off = error
+        if not listeners:
+            raise switched_off
+        return EpollServer(loop, protocol_factory, listeners, backlog)
+    except BaseException:
         _close(listeners)
         raise
-    return EpollServer(loop, protocol_factory, listeners, backlog)
 
 
 class EpollServer:
@@ -59,6 +69,7 @@ class EpollServer:
         self._backlog = backlog
         self._poller = Poller(loop)
         for listener in listeners:
+            listener.setblocking(False)
             loop.add_reader(listener.fileno(), self._accept, listener)
 
     @property
@@ -84,10 +95,12 @@ class EpollServer:
 
     async def wait_closed(self) -> None:
         """Return when it is closed and its last connection is gone."""
-        await self._poller.finish()
+        await asyncio.shield(self._poller.finished)
 
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(self._backlog):
+            if listener not in self._listeners:  # closed by a protocol
+                return
             try:
                 sock, peername = listener.accept()
             except _GONE_ALREADY:
@@ -96,15 +109,23 @@ class EpollServer:
                 if error.errno not in _OUT_OF_RESOURCES:
                     raise
                 return self._pause(listener, error)
+            self._connect(sock, peername)
+
+    def _connect(self, sock: socket.socket, peername: object) -> None:
+        try:
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._poller.connect(sock, peername, self._protocol_factory())
+            protocol = self._protocol_factory()
+        except BaseException:
+            sock.close()
+            raise
+        self._poller.connect(sock, peername, protocol)
 
     def _pause(self, listener: socket.socket, error: OSError) -> None:
-        message = "socket.accept() out of system resource"
-        self._loop.call_exception_handler({"message": message, "exception": error, "socket": TransportSocket(listener)})
         self._loop.remove_reader(listener.fileno())
         self._loop.call_later(RETRY_SECONDS, self._go_on, listener)
+        message = "socket.accept() out of system resource"
+        self._loop.call_exception_handler({"message": message, "exception": error, "socket": TransportSocket(listener)})
 
     def _go_on(self, listener: socket.socket) -> None:
         if listener in self._listeners:
