@@ -86,12 +86,12 @@ class Room(SessionGroup):
         """Let a session in; True if it is a member now, False if it is closed already."""
         added = super().add(session)
         if added:
-            session.rooms.add(self)
+            session.entered(self)
         return added
 
     def discard(self, session: Session) -> bool:
         """Let a session out; True if it was a member."""
-        session.rooms.discard(self)
+        session.left(self)
         return super().discard(session)
 
 
@@ -127,7 +127,7 @@ class SessionManager(SessionGroup):
 
     def discard(self, session: Session) -> bool:
         """Called by the server when a session closed: it leaves every room too."""
-        for room in list(session.rooms):
+        for room in session.rooms:
             room.discard(session)
         self._by_id.pop(session.id, None)
         return super().discard(session)

@@ -100,6 +100,7 @@ class Session(Stream, asyncio.Protocol):
         "_eof",
         "_holds",
         "_idle_deadline",
+        "_rooms",
         "_socket_transport",
         "_task",
         "close_reason",
@@ -107,7 +108,6 @@ class Session(Stream, asyncio.Protocol):
         "id",
         "is_closed",
         "peername",
-        "rooms",
     )
 
     def __init__(self, context: SessionContext) -> None:
@@ -133,7 +133,7 @@ class Session(Stream, asyncio.Protocol):
         self.id = next(_ids)
         self.data: Any = None
         self.peername: Any = None
-        self.rooms: set[Room] = set()
+        self._rooms: set[Room] | None = None  # most sessions are in none, and there are many
         self.is_closed = False
         self.close_reason: str | None = None
 
@@ -145,6 +145,22 @@ class Session(Stream, asyncio.Protocol):
     def transport(self) -> asyncio.Transport | None:
         """The asyncio transport below, for what gamenet has no call for; None once the session is closed."""
         return self._socket_transport
+
+    @property
+    def rooms(self) -> set[Room]:
+        """The rooms it is in; `room.add(session)` and `room.discard(session)` change that."""
+        return set() if self._rooms is None else set(self._rooms)
+
+    def entered(self, room: Room) -> None:
+        """Called by a room that took it in."""
+        self._rooms = self._rooms or set()
+        self._rooms.add(room)
+
+    def left(self, room: Room) -> None:
+        """Called by a room that it leaves."""
+        if self._rooms is not None:
+            self._rooms.discard(room)
+            self._rooms = self._rooms or None
 
     @property
     def layout(self) -> Layout:

@@ -55,7 +55,7 @@ cdef class EpollTransport(DirectTransport):
     cdef object protocol  # None once its connection_lost() was called
     cdef Stream stream  # the protocol, if it brings a receiver to read into; else None
     cdef bint has_own_buffer  # the protocol is an asyncio.BufferedProtocol
-    cdef object backlog  # deque of bytes that the socket did not take yet
+    cdef object backlog  # deque of bytes that the socket did not take yet; None while there are none
     cdef Py_ssize_t backlog_size  # their unsent bytes
     cdef Py_ssize_t sent_of_first  # bytes of the oldest that are sent already
     cdef Py_ssize_t high_water
@@ -78,6 +78,7 @@ cdef class EpollTransport(DirectTransport):
     cdef int send_backlog(self) except -1
     cdef bint send_pieces(self) except -1
     cdef int keep(self, bytes data) except -1
+    cdef int append(self, bytes data) except -1
     cdef int pause_above_limit(self) except -1
     cdef int resume_below_limit(self) except -1
     cdef int shut_down(self) except -1

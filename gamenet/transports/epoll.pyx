@@ -173,7 +173,6 @@ cdef class EpollTransport(DirectTransport):
         self.sock = sock
         self.fd = sock.fileno()
         self.peername = peername
-        self.backlog = deque()
         self.set_protocol(protocol)
         self.set_write_buffer_limits()
 
@@ -403,7 +402,7 @@ cdef class EpollTransport(DirectTransport):
             return 0
         for data in chunks:
             if data:
-                self.backlog.append(data)
+                self.append(data)
                 self.backlog_size += PyBytes_GET_SIZE(data)
         if is_first:
             self.send_backlog()
@@ -421,9 +420,15 @@ cdef class EpollTransport(DirectTransport):
         return sent
 
     cdef int keep(self, bytes data) except -1:
-        self.backlog.append(data)
+        self.append(data)
         self.backlog_size += PyBytes_GET_SIZE(data) - (self.sent_of_first if len(self.backlog) == 1 else 0)
         return self.pause_above_limit()
+
+    cdef int append(self, bytes data) except -1:
+        if self.backlog is None:
+            self.backlog = deque()
+        self.backlog.append(data)
+        return 0
 
     cdef int pause_above_limit(self) except -1:
         if self.backlog_size > self.high_water and not self.is_protocol_paused:
@@ -503,6 +508,8 @@ cdef class EpollTransport(DirectTransport):
             self.backlog.popleft()
             self.sent_of_first = 0
             sent -= left
+        if not self.backlog_size:
+            self.backlog = None
         return 0
 
     # -- failing
@@ -533,7 +540,7 @@ cdef class EpollTransport(DirectTransport):
         if self.is_lost:
             return 0
         self.is_lost = self.is_ending = True
-        self.backlog.clear()
+        self.backlog = None
         self.backlog_size = self.sent_of_first = 0
         try:
             if self.is_watched:
