@@ -141,8 +141,8 @@ class PacketBuffer:
 
     def _packet(self, packet_type: type[RawPacket]) -> RawPacket:
         """The packet that was cut, with no copy and no check: those were done on its frame."""
-        packet_id, _, sequence, _, _ = self._header
-        packet = cut_packet(packet_type, packet_id, sequence, self._source, self._start, self._end)
+        header = self._header
+        packet = cut_packet(packet_type, header[0], header[2], self._source, self._start, self._end)
         if self._codec.has_extras:
             packet._head = self._codec, self._source[self._head : self._start]
         return packet
@@ -157,10 +157,16 @@ class PacketBuffer:
             header = codec._scan(chunk, position, left)
             if header is None or header[1] > left:
                 return self._advance_slowly()
-            self._frame(chunk, position, header)
+            if codec.ending:
+                codec._check_ending(chunk, position + header[1])
         except errors.InvalidPacketError as error:
             self._broken = error
             raise
+        self._header = header
+        self._source = chunk
+        self._head = position
+        self._start = start = position + header[3]
+        self._end = start + header[4]
         self._position = position + header[1]
         return True
 

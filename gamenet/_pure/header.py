@@ -39,6 +39,9 @@ class HeaderCodec:
 
     __slots__ = (
         "_bias",
+        "_extra_names",
+        "_max_id",
+        "_max_sequence",
         "_min_packet_size",
         "_scan",
         "_struct",
@@ -67,6 +70,9 @@ class HeaderCodec:
         self.max_packet_size = max_packet_size
         self.ending = layout.trailer
         self.has_extras = bool(layout.extra_fields)
+        self._extra_names = [field.name for field in layout.extra_fields]
+        self._max_id = layout.field("packet_id").max_value if layout.has("packet_id") else 0
+        self._max_sequence = layout.max_sequence
         self._bias = layout.size_bias
         self._min_packet_size = layout.min_packet_size
         self._struct = _as_struct(layout)
@@ -90,11 +96,15 @@ class HeaderCodec:
         return PacketHeader(*header[:3])
 
     def _scan_struct(self, data: ReadableBuffer, offset: int, available: int) -> Header | None:
-        if available < self.header_size:
+        header_size = self.header_size
+        if available < header_size:
             return None
         assert self._struct is not None
         packet_id, packet_size, sequence = self._struct.unpack_from(data, offset)
-        return self._checked(packet_id, packet_size + self._bias, sequence, self.header_size)
+        packet_size += self._bias
+        if not self._min_packet_size <= packet_size <= self.max_packet_size:
+            return self._checked(packet_id, packet_size, sequence, header_size)
+        return packet_id, packet_size, sequence, header_size, packet_size - header_size
 
     def _scan_fields(self, data: ReadableBuffer, offset: int, available: int) -> Header | None:
         found = self._read_fields(data, offset, available)
@@ -174,8 +184,7 @@ class HeaderCodec:
         """The extra fields of `packet` that this layout has too."""
         if not self.has_extras:
             return {}
-        known = {field.name for field in self._header_layout.extra_fields}
-        return {name: number for name, number in packet.header.items() if name in known}
+        return {name: number for name, number in packet.header.items() if name in self._extra_names}
 
     # -- writing
 
@@ -189,11 +198,14 @@ class HeaderCodec:
         field takes only 0 for it.
         """
         id_number, sequence_number = as_number("packet_id", packet_id), as_number("sequence", sequence)
-        numbers = {name: operator.index(number) for name, number in (header or {}).items()}
-        self._check_names(numbers)
-        self._check_size(body_size + self.header_size + len(self.ending))
-        self._check_number("packet_id", id_number)
-        self._check_number("sequence", sequence_number)
+        numbers = self._extra_numbers(header) if header else {}
+        packet_size = body_size + self.header_size + len(self.ending)
+        if not self._min_packet_size <= packet_size <= self.max_packet_size:
+            self._check_size(packet_size)
+        if id_number > self._max_id:
+            raise errors.number_does_not_fit("packet_id", id_number, 0, self._max_id)
+        if sequence_number > self._max_sequence:
+            raise errors.number_does_not_fit("sequence", sequence_number, 0, self._max_sequence)
         if self._struct is not None:
             return self._struct.pack(id_number, self.header_size + body_size - self._bias, sequence_number)
         numbers |= {"packet_id": id_number, "sequence": sequence_number}
@@ -212,17 +224,12 @@ class HeaderCodec:
     def _check_body(self, body: memoryview) -> None:
         """`ValueError` if the layout could not tell where this body ends."""
 
-    def _check_names(self, numbers: dict[str, int]) -> None:
-        known = [field.name for field in self._header_layout.extra_fields]
+    def _extra_numbers(self, header: Mapping[str, int]) -> dict[str, int]:
+        numbers = {name: operator.index(number) for name, number in header.items()}
         for name in numbers:
-            if name not in known:
-                raise errors.no_such_header_field(name, known)
-
-    def _check_number(self, name: str, number: int) -> None:
-        layout = self._header_layout
-        lowest, highest = (layout.field(name).min_value, layout.field(name).max_value) if layout.has(name) else (0, 0)
-        if not lowest <= number <= highest:
-            raise errors.number_does_not_fit(name, number, lowest, highest)
+            if name not in self._extra_names:
+                raise errors.no_such_header_field(name, self._extra_names)
+        return numbers
 
     def _check_size(self, packet_size: int) -> None:
         if packet_size > self.max_packet_size:
@@ -238,12 +245,10 @@ class HeaderCodec:
                 place = len(parts)
                 parts.append(b"")
             else:
-                self._check_number(field.name, numbers.get(field.name, 0))
                 parts.append(_encode_number(field, numbers.get(field.name, 0)))
         parts.append(bytes(layout.last_gap))
         if place >= 0:  # last, for it may count what stands behind it
             counted = self._counted(body_size, sum(map(len, parts[place + 1 :])) + body_size + len(self.ending))
-            self._check_number("packet_size", counted)
             parts[place] = _encode_number(layout.field("packet_size"), counted)
         return b"".join(parts)
 
@@ -282,6 +287,8 @@ def _read_number(data: memoryview, field: Field) -> tuple[int, int] | None:
 
 
 def _encode_number(field: Field, number: int) -> bytes:
+    if not field.min_value <= number <= field.max_value:
+        raise errors.number_does_not_fit(field.name, number, field.min_value, field.max_value)
     if isinstance(field, HeaderField):
         return number.to_bytes(field.width, field.byte_order, signed=field.signed)
     encoded = bytearray()

@@ -46,16 +46,23 @@ class Outbox:
         self, packet_id: int, body: ReadableBuffer = b"", sequence: int = 0, header: Mapping[str, int] | None = None
     ) -> int:
         """Add one packet; returns its size with the header. `ValueError` if a number or the body does not fit."""
-        frame = self._codec.frame(packet_id, body, sequence, header)
-        self._chunk += frame
-        return len(frame)
+        codec, held = self._codec, memoryview(body).cast("B")
+        if codec.ending:
+            codec._check_body(held)
+        encoded = codec.encode(packet_id, len(held), sequence, header)
+        self._chunk += encoded
+        self._chunk += held
+        if codec.ending:
+            self._chunk += codec.ending
+        return len(encoded) + len(held) + len(codec.ending)
 
     def append_packet(self, packet: RawPacket) -> int:
         """Add `packet` with its own id, body, sequence number and extra fields; returns its size with the header."""
         if not isinstance(packet, RawPacket):
             raise errors.wrong_type("packet", "a packet", packet)
         with packet.view() as body:
-            return self.append(packet.packet_id, body, packet.sequence, self._codec.extras_of(packet))
+            extras = self._codec.extras_of(packet) if self._codec.has_extras else None
+            return self.append(packet.packet_id, body, packet.sequence, extras)
 
     def append_frame(self, frame: bytes) -> int:
         """Add bytes that are whole packets already; returns their number."""

@@ -251,10 +251,10 @@ class Stream:
 
     def _dispatch(self, route: Route) -> None:
         inbox, ledger = self._inbox, self._ledger
-        packet_id, packet_size, *_ = inbox._header
+        packet_id = inbox._header[0]
         packet = inbox._packet(route.packet_type)
         ledger.packets_dispatched += 1
-        ledger.bytes_dispatched += packet_size
+        ledger.bytes_dispatched += inbox._header[1]
         self._call_handler(route, packet_id, packet)
 
     def _dispatch_run(self, route: Route) -> None:
@@ -309,7 +309,8 @@ class Stream:
                 raise TypeError("a packet brings its own body")
             packet_id, body = packet.packet_id, packet.view()
             sequence = packet.sequence if sequence is None else sequence
-            header = self._outbox.codec.extras_of(packet) if header is None else header
+            if header is None and self._outbox.codec.has_extras:
+                header = self._outbox.codec.extras_of(packet)
         else:
             packet_id, sequence = packet, 0 if sequence is None else sequence
         if not self.is_open:
