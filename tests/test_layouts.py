@@ -228,6 +228,85 @@ def test_a_delimiter_that_only_body_and_ending_make_together_is_refused(core):
         codec.frame(0, b"ba")
 
 
+# -- generated: every field, every size
+
+
+def number_bytes(field, number):
+    if isinstance(field, HeaderField):
+        return number.to_bytes(field.width, field.byte_order, signed=field.signed)
+    groups = [number >> shift & 0x7F for shift in range(0, max(1, number.bit_length()), 7)]
+    return bytes([group | 0x80 for group in groups[:-1]] + groups[-1:])
+
+
+def header_stating(layout, whole):
+    """A header of zeros whose size field says that the packet has `whole` bytes."""
+    parts, shortest = [], layout.header_size
+    for gap, field in layout.pieces:
+        number = 0
+        if field.name == "packet_size":
+            after_size = shortest - layout.offset_of("packet_size")[1]
+            number = {"packet": whole, "after": whole - shortest + after_size, "body": whole - layout.overhead}.get(
+                layout.size_counts, whole - layout.size_bias
+            )
+        parts.append(bytes(gap) + number_bytes(field, number))
+    return b"".join(parts) + bytes(layout.last_gap)
+
+
+header_layouts = {name: layout for name, layout in LAYOUTS.items() if isinstance(layout, HeaderLayout)}
+sized_layouts = {name: layout for name, layout in header_layouts.items() if layout.has("packet_size")}
+
+
+@pytest.mark.parametrize("layout", sized_layouts.values(), ids=list(sized_layouts))
+def test_every_size_around_the_smallest_and_the_largest(core, layout):
+    limit = layout.min_packet_size + 40
+    codec, _ = codec_and_buffer(core, layout, limit)
+    for whole in (layout.min_packet_size, limit):
+        assert codec.parse(header_stating(layout, whole) + layout.trailer).packet_size == whole
+    assert f"packet_size {limit + 1} is above the limit of {limit} bytes" in refused(
+        core, layout, header_stating(layout, limit + 1), limit
+    )
+    short = layout.min_packet_size - 1
+    if layout.size_bias <= short and not (layout.size_counts == "body" and short < layout.overhead):
+        assert f"packet_size {short} is below the smallest packet of" in refused(
+            core, layout, header_stating(layout, short), limit
+        )
+
+
+@pytest.mark.parametrize("layout", header_layouts.values(), ids=list(header_layouts))
+def test_every_field_at_its_limits_and_beyond(core, layout):
+    codec, buffer = codec_and_buffer(core, layout)
+    body = bytes(layout.min_packet_size - layout.overhead)
+    for field in layout.fields:
+        if field.name == "packet_size":
+            continue
+        for number in (field.min_value, field.max_value):
+            buffer.feed(codec.frame(*arguments_with(field.name, number, body)))
+            (packet,) = buffer
+            found = {"packet_id": packet.packet_id, "sequence": packet.sequence, **packet.header}
+            assert found[field.name] == number
+        for number in (field.min_value - 1, field.max_value + 1):
+            with pytest.raises(ValueError, match=f"{field.name} {number} is outside"):
+                codec.frame(*arguments_with(field.name, number, body))
+
+
+def arguments_with(name, number, body):
+    packet_id, sequence = (number if name == role else 0 for role in ("packet_id", "sequence"))
+    extras = {} if name in ("packet_id", "sequence") else {name: number}
+    return packet_id, body, sequence, extras
+
+
+@pytest.mark.parametrize("layout", header_layouts.values(), ids=list(header_layouts))
+def test_every_varint_that_does_not_end_or_is_longer_than_it_needs(core, layout):
+    front = b""
+    for gap, field in layout.pieces:
+        front += bytes(gap)
+        if isinstance(field, VarIntField):
+            unended, overlong = b"\x80" * field.max_bytes, b"\x81\x00"
+            assert f"{field.name} is a VarInt that does not end within" in refused(core, layout, front + unended)
+            assert f"{field.name} is a VarInt of 2 bytes, more than" in refused(core, layout, front + overlong)
+        front += number_bytes(field, 40 if field.name == "packet_size" else 0)
+
+
 # -- layouts that contradict themselves
 
 
