@@ -228,6 +228,17 @@ def test_a_delimiter_that_only_body_and_ending_make_together_is_refused(core):
         codec.frame(0, b"ba")
 
 
+@pytest.mark.parametrize("name", ["HeaderCodec", "DelimiterCodec"])
+def test_a_codec_that_was_never_initialised_does_no_harm(core, name):
+    if core.__name__.endswith("_pure"):
+        pytest.skip("only memory of C could be harmed")
+    kind = getattr(core, name)
+    codec = kind.__new__(kind)
+    for call in (lambda: codec.parse(b"\n" * 9), lambda: codec.frame(0, b"abc"), lambda: codec.encode(1, 2)):
+        with pytest.raises((ValueError, InvalidPacketError, AttributeError)):
+            call()
+
+
 # -- generated: every field, every size
 
 

@@ -40,6 +40,10 @@ cdef class DelimiterCodec(HeaderCodec):
     `ValueError` if `max_packet_size` does not hold a delimiter.
     """
 
+    def __cinit__(self, *values, **named):
+        self.delimiter = b"\n"
+        self.strip = b""
+
     def __init__(self, layout not None: DelimiterLayout, max_packet_size=8192):
         if max_packet_size < len(layout.ending):
             raise errors.number_does_not_fit(

@@ -115,6 +115,11 @@ cdef class HeaderCodec:
     Immutable, so any thread may use it. `ValueError` if `max_packet_size` is outside what the layout allows.
     """
 
+    def __cinit__(self, *values, **named):  # until it is initialised it refuses everything
+        self.ending = b""
+        self.names = ()
+        self.min_packet_size = 1
+
     def __init__(self, layout not None=BOOK_HEADER, max_packet_size=8192):
         if not isinstance(layout, HeaderLayout):
             raise errors.wrong_type("layout", "a HeaderLayout", layout)
