@@ -11,7 +11,6 @@ import importlib.util
 import inspect
 import os
 import random
-import resource
 import socket
 import struct
 import sys
@@ -28,6 +27,8 @@ import gamenet
 
 if sys.platform != "linux" or gamenet.backend != "compiled":
     pytest.skip("the epoll transport is for Linux and the compiled gamenet", allow_module_level=True)
+
+import resource
 
 from gamenet import _compiled as compiled
 from gamenet.transports import epoll_server
