@@ -298,7 +298,7 @@ class Stream:
     ) -> bool:
         """Send a packet, or `body` under a packet id; True if it was taken, False if the session is closed.
 
-        The bytes are copied now and leave when the chunk being handled is done, else at the end of the loop's turn.
+        The bytes are taken as they are now, and leave when the chunk being handled is done, else at the turn's end.
         `sequence` goes into the header, and so do the extra fields of the layout that `header` names; default: the
         packet's own, or 0. `ValueError` if a number or the body does not fit, `WrongThreadError` from a thread that
         does not own the session.
