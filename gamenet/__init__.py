@@ -28,6 +28,7 @@ from gamenet.errors import (
     WrongThreadError,
 )
 from gamenet.fields import char, f32, f64, i8, i16, i32, i64, raw, u8, u16, u32, u64
+from gamenet.heartbeat import Heartbeat
 from gamenet.layout import BOOK_HEADER, LINES, DelimiterLayout, HeaderField, HeaderLayout, Layout, VarIntField
 from gamenet.limits import Limits
 from gamenet.manager import Room, SessionGroup, SessionManager
@@ -56,6 +57,7 @@ __all__ = [
     "HeaderCodec",
     "HeaderField",
     "HeaderLayout",
+    "Heartbeat",
     "InvalidPacketError",
     "Layout",
     "Limits",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gamenet._core import Ledger, PoolAllocator, RawPacket, codec_for
 from gamenet.dispatch import DispatchTable
 from gamenet.errors import CloseReason, SessionClosedError
+from gamenet.heartbeat import Heartbeat
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
 from gamenet.packets import Packet
@@ -46,6 +47,7 @@ class Client:
         layout: Layout,
         packets: Iterable[type[Packet]],
         max_queued: int,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         if max_queued < 1:
             raise ValueError(f"max_queued {max_queued} is below 1")
@@ -56,9 +58,11 @@ class Client:
         loop = asyncio.get_running_loop()
         codec = codec_for(layout, min(limits.max_packet_size, layout.max_packet_size))
         pool = PoolAllocator(limits.max_packet_size)
+        if heartbeat is not None:
+            heartbeat.register(self.dispatch.routes, codec)
         self._ledger = Ledger()
         self._context = SessionContext(
-            self, loop, limits, codec, pool, self.dispatch.routes, self._ledger, logger, "reject", "continue"
+            self, loop, limits, codec, pool, self.dispatch.routes, self._ledger, logger, heartbeat=heartbeat
         )
         self.session = transports.session_type(self._context)
         self._loop = loop
@@ -200,18 +204,19 @@ async def connect(
     transport: TransportName = "auto",
     connect_timeout: float = 10.0,
     max_queued: int = 1024,
+    heartbeat: Heartbeat | None = None,
     **limits: Any,
 ) -> AsyncIterator[Client]:
     """Connect to a server: `async with gamenet.connect(host, port) as client`.
 
     `packets` are the classes that arriving packets are made of; others come as `RawPacket`. `ssl` asks for TLS,
-    `transport` is as in `gamenet.Server`.
+    `transport` and `heartbeat` are as in `gamenet.Server`.
     Further keywords are fields of `gamenet.Limits`; a client has no `idle_timeout` unless it is given one.
     `OSError` if the server cannot be reached, `TimeoutError` after `connect_timeout` seconds.
     """
     limits.setdefault("idle_timeout", None)
     transports = choose_client(transport, asyncio.get_running_loop())
-    client = Client(transports, Limits(**limits), layout, packets, max_queued)
+    client = Client(transports, Limits(**limits), layout, packets, max_queued, heartbeat)
     try:
         async with asyncio.timeout(connect_timeout):
             await transports.create_connection(lambda: client.session, host, port, ssl=ssl)

@@ -47,12 +47,22 @@ class CloseReason(StrEnum):
     """Our side called `close()` and gave no other reason."""
     IDLE_TIMEOUT = "idle_timeout"
     """Nothing arrived for `idle_timeout` seconds."""
+    LOGIN_TIMEOUT = "login_timeout"
+    """Not logged in within `login_timeout` seconds, on a server that requires a login."""
+    ASSEMBLY_TIMEOUT = "assembly_timeout"
+    """A packet began and was not complete within `assembly_timeout` seconds."""
+    WRITE_TIMEOUT = "write_timeout"
+    """The peer took nothing of what waits for it for `write_timeout` seconds."""
+    INCOMPLETE_PACKET = "incomplete_packet"
+    """The peer ended the connection in the middle of a packet."""
     INVALID_PACKET = "invalid_packet"
     """A header that cannot be true; where the next packet starts is unknown."""
     UNKNOWN_PACKET = "unknown_packet"
     """A packet id without a handler, under `unknown_packets="close"`."""
     HANDLER_ERROR = "handler_error"
     """A handler raised, under `handler_errors="close"`."""
+    RATE_EXCEEDED = "rate_exceeded"
+    """More packets or bytes a second than the session may send, under `rate_exceeded="close"`."""
     SLOW_RECEIVER = "slow_receiver"
     """More than `max_write_buffer` bytes waited for a peer that did not read them."""
     SERVER_STOPPED = "server_stopped"
@@ -152,6 +162,10 @@ def packet_does_not_fit(packet_size: int, max_packet_size: int) -> ValueError:
 
 def header_does_not_fit(held: int, header_size: int) -> ValueError:
     return ValueError(f"{held} bytes do not hold a {header_size}-byte header")
+
+
+def frame_is_not_whole(held: int) -> ValueError:
+    return ValueError(f"a frame of {held} bytes is not a whole packet")
 
 
 def number_does_not_fit(name: str, value: object, lowest: float, highest: float) -> ValueError:

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
 from gamenet._core import Ledger, PoolAllocator, codec_for
+from gamenet.backlog import SlowPolicies, SlowPolicy
 from gamenet.dispatch import DispatchTable, HandlerT
 from gamenet.errors import CloseReason
+from gamenet.heartbeat import Heartbeat
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
 from gamenet.manager import SessionManager
@@ -30,6 +32,7 @@ ClosedT = TypeVar("ClosedT", bound=Callable[[Session, str], Any])
 BACKLOG = 1024
 """Connections the system may hold for us before we accept them; a login wave after a restart needs room."""
 
+_HANDLER_TIMEOUT = 0.5  # seconds that a cancelled handler may take to end
 _LISTENER_TIMEOUT = 1.0  # seconds; all sessions are closed by then, what is left are silent TLS handshakes
 
 
@@ -38,9 +41,12 @@ class Server:
 
     `layout` is how packets are framed (a session's may change: `session.layout`), `ssl` a server-side
     `ssl.SSLContext` for TLS. `unknown_packets`: `"reject"` counts and goes on, `"close"` ends the session;
-    `handler_errors`: `"continue"` or `"close"` likewise. `transport`: `"asyncio"` for the loop's own, `"fast"` for
-    aiofastnet's, `"epoll"` for our own (Linux, no TLS), `"auto"` for the fastest that is there. All further keywords
-    are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of range.
+    `handler_errors`: `"continue"` or `"close"` likewise. `rate_exceeded`, for `max_packets_per_second` and
+    `max_bytes_per_second`: `"wait"` reads no further until the session has credit again, `"reject"` counts and goes
+    on, `"close"` ends the session. `heartbeat`: pings that are answered below the handlers. `transport`: `"asyncio"`
+    for the loop's own, `"fast"` for aiofastnet's, `"epoll"` for our own (Linux, no TLS), `"auto"` for the fastest
+    that is there. All further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of
+    range.
     """
 
     def __init__(
@@ -50,23 +56,29 @@ class Server:
         ssl: ssl_module.SSLContext | None = None,
         unknown_packets: Literal["reject", "close"] = "reject",
         handler_errors: Literal["continue", "close"] = "continue",
+        rate_exceeded: Literal["wait", "reject", "close"] = "wait",
+        heartbeat: Heartbeat | None = None,
         transport: TransportName = "auto",
         **limits: Any,
     ) -> None:
-        if unknown_packets not in ("reject", "close"):
-            raise ValueError(f"unknown_packets is {unknown_packets!r}, not 'reject' or 'close'")
-        if handler_errors not in ("continue", "close"):
-            raise ValueError(f"handler_errors is {handler_errors!r}, not 'continue' or 'close'")
+        _check_policy("unknown_packets", unknown_packets, ("reject", "close"))
+        _check_policy("handler_errors", handler_errors, ("continue", "close"))
+        _check_policy("rate_exceeded", rate_exceeded, ("wait", "reject", "close"))
         check_name(transport)
         self.limits = Limits(**limits)
         self.layout = layout
         self.ssl = ssl
         self.unknown_packets: Literal["reject", "close"] = unknown_packets
         self.handler_errors: Literal["continue", "close"] = handler_errors
+        self.rate_exceeded: Literal["wait", "reject", "close"] = rate_exceeded
+        self.heartbeat = heartbeat
         self.transport: TransportName = transport
         self.dispatch = DispatchTable()
+        self._slow_policies = SlowPolicies()
         self._codec = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
         self._pool = PoolAllocator(self.limits.max_packet_size, max_blocks=self.limits.max_sessions)
+        if heartbeat is not None:
+            heartbeat.register(self.dispatch.routes, self._codec)
         self._ledger = Ledger()
         self.sessions = SessionManager(self._codec)
         self._opened_hooks: list[Callable[[Session], Any]] = []
@@ -82,16 +94,39 @@ class Server:
 
     # -- what the user registers
 
-    def on(self, packet: type[Packet] | int) -> Callable[[HandlerT], HandlerT]:
-        """Decorator: `handler(session, packet)`, a function or `async def`, for a packet class or a packet id."""
-        return self.dispatch.on(packet)
+    def on(self, packet: type[Packet] | int, *, cost: float = 1.0) -> Callable[[HandlerT], HandlerT]:
+        """Decorator: `handler(session, packet)`, a function or `async def`, for a packet class or a packet id.
 
-    def on_batch(self, packet: type[Packet] | int) -> Callable[[HandlerT], HandlerT]:
+        `cost` is what a packet takes of `max_packets_per_second`.
+        """
+        return self.dispatch.on(packet, cost=cost)
+
+    def on_batch(self, packet: type[Packet] | int, *, cost: float = 1.0) -> Callable[[HandlerT], HandlerT]:
         """Decorator: `handler(session, batch)`, a function or `async def`, for runs of packets of a class or id.
 
         It is called once for the packets that lie together in a chunk (4,096 at most); see `DispatchTable`.
         """
-        return self.dispatch.on_batch(packet)
+        return self.dispatch.on_batch(packet, cost=cost)
+
+    def require_login(self, *packets: type[Packet] | int) -> None:
+        """Dispatch only these packets of a session, until a handler sets `session.is_logged_in = True`.
+
+        Others are rejected and counted; after `login_timeout` seconds the session is closed. For sessions that open
+        from the next `start()` on.
+        """
+        self.dispatch.require_login(*packets)
+
+    def when_slow(
+        self, packet: type[Packet] | int, policy: SlowPolicy, *, key: str | tuple[str, ...] = ()
+    ) -> None:
+        """What becomes of packets of this class or id for a session whose peer does not read.
+
+        `"disconnect"` (the default): they wait, until `max_write_buffer` ends the session. `"drop_oldest"`: above
+        `high_watermark` bytes the oldest of such packets are left out; `"drop_newest"`: those that would be sent.
+        `"keep_latest"`: only the latest waits, or the latest of each value of the fields that `key` names. What is
+        left out is counted; the order of the others stays.
+        """
+        self._slow_policies.set(packet, policy, key)
 
     def on_opened(self, hook: OpenedT) -> OpenedT:
         """Decorator: `hook(session)` is called when a session has opened, before its first packet."""
@@ -127,6 +162,10 @@ class Server:
             logger,
             self.unknown_packets,
             self.handler_errors,
+            self.rate_exceeded,
+            self._slow_policies,
+            self.heartbeat,
+            self.dispatch.requires_login,
         )
         transports = choose_server(self.transport, loop, self.ssl is not None)
         self._listener = await transports.create_server(
@@ -152,8 +191,8 @@ class Server:
         return int(self.addresses[0][1])
 
     async def stop(self, timeout: float | None = None) -> None:
-        """Stop: accept nobody, let every session's output leave for `timeout` seconds (default: `close_timeout`),
-        abort the rest, and return when the last one is closed. Does nothing if it is not running.
+        """Stop: accept nobody, let handlers finish and every session's output leave for `timeout` seconds (default:
+        `close_timeout`), abort the rest, and return when the last one is closed. Does nothing if it is not running.
 
         It goes on when whoever awaits it is cancelled, so a handler may stop its own server. A second call waits for
         the first.
@@ -168,12 +207,14 @@ class Server:
 
     async def _drain(self, listener: asyncio.Server, seconds: float) -> None:
         for session in self.sessions:
-            session.close(CloseReason.SERVER_STOPPED)
+            session.finish(CloseReason.SERVER_STOPPED)
         if not await self._wait_closed(seconds):
             for session in [*self.sessions, *self._closing]:
                 session.abort(CloseReason.SERVER_STOPPED)
             await self._wait_closed(None)
         await _end(listener)
+        if self._context is not None:
+            await _end_handlers(self._context.tasks)
         self._context = self._stopping = None
 
     async def __aenter__(self) -> Server:
@@ -257,7 +298,16 @@ class Server:
                 "unknown": ledger.rejected_unknown,
                 "short": ledger.rejected_short,
                 "invalid": ledger.rejected_invalid,
+                "login": ledger.rejected_login,
+                "rate": ledger.rejected_rate,
             },
+            "dropped": {
+                "drop_oldest": ledger.dropped_oldest,
+                "drop_newest": ledger.dropped_newest,
+                "keep_latest": ledger.dropped_latest,
+            },
+            "yields": ledger.yields,
+            "rate_waits": ledger.rate_waits,
             "handler_errors": ledger.handler_errors,
             "sends_refused": ledger.sends_refused,
             "bytes_in": ledger.bytes_in,
@@ -268,6 +318,19 @@ class Server:
             "bytes_out": ledger.bytes_out,
             "pool": self._pool.stats(),
         }
+
+
+def _check_policy(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} is {value!r}, not {' or '.join(map(repr, known))}")
+
+
+async def _end_handlers(tasks: set[asyncio.Future[Any]]) -> None:
+    """Wait for handlers that were cancelled with their sessions."""
+    if tasks:
+        _, unfinished = await asyncio.wait(tasks, timeout=_HANDLER_TIMEOUT)
+        if unfinished:
+            logger.warning("%d handlers go on after their sessions were closed: they ignore their end", len(unfinished))
 
 
 async def _end(listener: asyncio.Server) -> None:

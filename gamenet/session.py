@@ -20,24 +20,32 @@ from gamenet._core import (
     HeaderCodec,
     Ledger,
     PoolAllocator,
+    RateBucket,
     Receiver,
     Route,
     RouteTable,
     Stream,
     codec_for,
 )
+from gamenet.backlog import Backlog, SlowPolicies
+from gamenet.deadlines import SessionDeadlines
 from gamenet.errors import CloseReason, InvalidPacketError
+from gamenet.heartbeat import Heartbeat
 from gamenet.layout import Layout
 from gamenet.limits import Limits
 from gamenet.logs import LimitedLogger
-from gamenet.timeouts import Deadline
 from gamenet.timer import LoopTimer, clock_of
 
 if TYPE_CHECKING:
     from gamenet.manager import Room
 
 _HOLD_HANDLER = 1  # reading pauses: too much waits behind a suspended handler
-_HOLD_WRITING = 2  # reading pauses: the peer does not read what we send
+_HOLD_WRITING = 2  # the peer does not read what we send
+_HOLD_TURN = 4  # its packets have had their turn
+_HOLD_RATE = 8  # it has to wait for credit
+_HOLD_END = 16  # it ends when its handler has finished
+
+_PIECE = 65_536  # bytes of a backlog that are handed over at once: what lies in the transport cannot be left out
 
 _ids = itertools.count(1)
 
@@ -64,6 +72,10 @@ class SessionContext:
         logger: logging.Logger,
         unknown_packets: Literal["reject", "close"] = "reject",
         handler_errors: Literal["continue", "close"] = "continue",
+        rate_exceeded: Literal["wait", "reject", "close"] = "wait",
+        slow_policies: SlowPolicies | None = None,
+        heartbeat: Heartbeat | None = None,
+        login_required: bool = False,
     ) -> None:
         self.owner = owner
         self.loop = loop
@@ -80,6 +92,18 @@ class SessionContext:
         self._codecs = {codec.layout: codec}
         self.unknown_packets = unknown_packets
         self.handler_errors = handler_errors
+        self.rate_exceeded = rate_exceeded
+        self.slow_policies = slow_policies or SlowPolicies()
+        self.heartbeat = heartbeat
+        self.login_required = login_required
+        self.tasks: set[asyncio.Future[Any]] = set()  # handlers that wait
+
+    def bucket(self, now: float) -> RateBucket | None:
+        """What limits the rate of one session."""
+        limits = self.limits
+        if limits.max_packets_per_second is None and limits.max_bytes_per_second is None:
+            return None
+        return RateBucket(limits.max_packets_per_second, limits.max_bytes_per_second, limits.rate_burst, now)
 
     def codec_for(self, layout: Layout) -> HeaderCodec:
         """The codec of a layout that a session changes to; made once."""
@@ -95,14 +119,18 @@ class Session(Stream, asyncio.Protocol):
 
     __slots__ = (
         "__weakref__",
-        "_close_deadline",
         "_context",
+        "_deadlines",
+        "_end_reason",
         "_eof",
         "_holds",
-        "_idle_deadline",
+        "_idle_timeout",
         "_rooms",
+        "_running",
         "_socket_transport",
+        "_stuck",
         "_task",
+        "_turn",
         "close_reason",
         "data",
         "id",
@@ -122,13 +150,19 @@ class Session(Stream, asyncio.Protocol):
             limits.max_read_buffer,
             limits.max_write_buffer,
             context.receiver,
+            limits.high_watermark,
+            limits.dispatch_budget,
         )
         self._context = context
         self._socket_transport: asyncio.Transport | None = None
-        self._idle_deadline: Deadline | None = None
-        self._close_deadline: Deadline | None = None
+        self._deadlines = SessionDeadlines(context.timer)
+        self._idle_timeout = limits.idle_timeout
+        self._stuck = (0.0, 0)  # since when nothing was taken, and of how many bytes that wait
         self._task: asyncio.Future[Any] | None = None
+        self._running = (0, 0.0)  # the packet id of the handler that waits, and since when
+        self._turn: asyncio.Handle | None = None
         self._holds = 0
+        self._end_reason: str | None = None
         self._eof = False
         self.id = next(_ids)
         self.data: Any = None
@@ -175,7 +209,34 @@ class Session(Stream, asyncio.Protocol):
         self.check_thread()
         self.codec = self._context.codec_for(layout)
 
+    @property
+    def idle_timeout(self) -> float | None:
+        """Seconds of silence after which it is closed, or None; may be set for this session alone."""
+        return self._idle_timeout
+
+    @idle_timeout.setter
+    def idle_timeout(self, seconds: float | None) -> None:
+        self.check_thread()
+        if seconds is not None and not seconds > 0:
+            raise ValueError(f"idle_timeout {seconds} is not above 0 seconds")
+        self._idle_timeout = seconds
+        self._deadlines.lift("idle")
+        if self.is_open:
+            self._deadlines.watch("idle", seconds, self._last_heard, self._on_idle)
+
     # -- ending
+
+    def finish(self, reason: str = CloseReason.CLOSED) -> None:
+        """As `close()`, but a handler that waits may finish first, and its answers still leave.
+
+        Nothing more is dispatched; `handler_timeout` limits the wait.
+        """
+        self.check_thread()
+        if self._task is None:
+            self.close(reason)
+        elif self._end_reason is None and self.close_reason is None:
+            self._end_reason = str(reason)
+            self._hold_reading(_HOLD_END)
 
     def close(self, reason: str = CloseReason.CLOSED) -> None:
         """End the session in order: what was sent still leaves, for up to `close_timeout` seconds.
@@ -187,13 +248,16 @@ class Session(Stream, asyncio.Protocol):
         if self.close_reason is not None:
             return
         self.close_reason = str(reason)
+        if isinstance(self.backlog, Backlog):
+            self.send_waiting(self.backlog.take(self.backlog.size))
+            self.backlog = None
         self.drain_to_transport()
         self.shut()
         if self._socket_transport is not None:
             self._socket_transport.close()
-            started = self._context.loop.time()
-            self._close_deadline = Deadline(self._context.limits.close_timeout, lambda: started, self._drop)
-            self._context.timer.arm(self._close_deadline)
+            self._deadlines.lift_all()
+            started = self._now()
+            self._deadlines.watch("close", self._context.limits.close_timeout, lambda: started, self._drop)
 
     def abort(self, reason: str = CloseReason.CLOSED) -> None:
         """End the session at once; what was not sent yet is lost."""
@@ -211,22 +275,45 @@ class Session(Stream, asyncio.Protocol):
 
     # uvloop's transports have every method of asyncio.Transport, but do not derive from it
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        limits = self._context.limits
         self._socket_transport = transport
         self.peername = transport.get_extra_info("peername")
-        transport.set_write_buffer_limits(high=limits.high_watermark, low=limits.low_watermark)
+        # what the system does not take at once waits in our outbox: there it is counted, and may be left out
+        transport.set_write_buffer_limits(high=1, low=0)
         self.attach(transport)
-        if limits.idle_timeout is not None:
-            self._idle_deadline = Deadline(limits.idle_timeout, self._last_active, self._idle)
-            self._context.timer.arm(self._idle_deadline)
+        self._deadlines.watch("idle", self._idle_timeout, self._last_heard, self._on_idle)
+        self._watch_by_option()
         self._context.owner.session_opened(self)
 
+    def _watch_by_option(self) -> None:
+        context = self._context
+        bucket = context.bucket(self.last_received)
+        if bucket is not None:
+            self.limit_rate(bucket, context.rate_exceeded == "wait")
+        if context.login_required:
+            self.is_logged_in = False
+        if context.heartbeat is not None:
+            self._beat()
+
     def eof_received(self) -> bool | None:
-        if self.is_suspended and self.is_open:
+        if self.awaits_turn and self._is_tls():
+            self._dispatch_rest()  # over TLS a peer's end is the end of both ways
+        if (self.is_suspended or self.awaits_turn) and self.is_open:
             self._eof = True  # its packets are answered first
             return True
-        self.close(CloseReason.PEER_CLOSED)
+        self._close_at_eof()
         return None
+
+    def _close_at_eof(self) -> None:
+        self.close(CloseReason.INCOMPLETE_PACKET if self.inbox_size else CloseReason.PEER_CLOSED)
+
+    def _is_tls(self) -> bool:
+        transport = self._socket_transport
+        return transport is not None and transport.get_extra_info("sslcontext") is not None
+
+    def _dispatch_rest(self) -> None:
+        while self.awaits_turn and self.is_open and not self._holds & _HOLD_RATE:
+            self._cancel_turn()
+            self.go_on()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.close_reason is None:
@@ -234,10 +321,8 @@ class Session(Stream, asyncio.Protocol):
         if error is not None:
             level = logging.DEBUG if isinstance(error, ConnectionError) else logging.WARNING
             self._log(level, "connection lost: %s", str(error) or type(error).__name__)
-        for deadline in (self._idle_deadline, self._close_deadline):
-            if deadline is not None:
-                self._context.timer.disarm(deadline)
-        self._idle_deadline = self._close_deadline = None
+        self._deadlines.lift_all()
+        self._cancel_turn()
         self.detach()
         self._socket_transport = None
         self.is_closed = True
@@ -247,11 +332,22 @@ class Session(Stream, asyncio.Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._hold_reading(_HOLD_WRITING)
+        context = self._context
+        if self.backlog is None and context.slow_policies and self.is_open:
+            self.backlog = Backlog(context.slow_policies, context.limits.high_watermark, context.ledger)
+        self._stuck = (self._now(), self.unsent_size - self.outbox_size)
+        self._deadlines.watch("write", context.limits.write_timeout, self._last_taken, self._on_stuck)
+        if self.unsent_size > context.limits.high_watermark:
+            self.on_backlog()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        backlog = self.backlog
+        while isinstance(backlog, Backlog) and len(backlog) and not self.is_write_paused:
+            self.send_waiting(backlog.take(_PIECE))
         if not self.is_write_paused:
+            self.backlog = None
+        if self.unsent_size <= self._context.limits.low_watermark:
             self._release_reading(_HOLD_WRITING)
 
     def resume_reading(self) -> None:
@@ -259,8 +355,11 @@ class Session(Stream, asyncio.Protocol):
         self.resume()
         if not self.is_suspended:
             self._release_reading(_HOLD_HANDLER)
-            if self._eof:
-                self.close(CloseReason.PEER_CLOSED)
+            self._end_if_peer_did()
+
+    def _end_if_peer_did(self) -> None:
+        if self._eof and not self.is_suspended and not self.awaits_turn:
+            self._close_at_eof()
 
     # -- rare events of the stream
 
@@ -277,6 +376,39 @@ class Session(Stream, asyncio.Protocol):
             needed = (route.packet_type.__name__, route.min_body_size, body_size)
             self._log(logging.WARNING, "%s needs a body of %d bytes, got %d", *needed)
 
+    def on_login(self) -> None:
+        self._deadlines.lift("login")
+        if self.is_open and not self.is_logged_in:
+            self._await_login()
+
+    def on_early(self, packet_id: int) -> None:
+        self._log(logging.WARNING, "packet id %d before the login", packet_id)
+
+    def on_rate_exceeded(self, packet_id: int) -> None:
+        self._log(logging.WARNING, "packet id %d is above the session's rate", packet_id)
+        if self._context.rate_exceeded == "close":
+            self.close(CloseReason.RATE_EXCEEDED)
+
+    def on_yield(self, delay: float) -> None:
+        self._hold_reading(_HOLD_RATE if delay else _HOLD_TURN)
+        loop = self._context.loop
+        self._turn = loop.call_later(delay, self._next_turn) if delay else loop.call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        self.go_on()
+        if not self.awaits_turn:
+            self._release_reading(_HOLD_TURN | _HOLD_RATE)
+            self._end_if_peer_did()
+
+    def _cancel_turn(self) -> None:
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+
+    def on_partial(self) -> None:
+        self._deadlines.watch("assembly", self._context.limits.assembly_timeout, self._last_began, self._on_unfinished)
+
     def on_handler_error(self, packet_id: int, error: Exception) -> None:
         self._log(logging.ERROR, "the handler of packet id %d raised", packet_id, error=error)
         if self._context.handler_errors == "close":
@@ -289,8 +421,11 @@ class Session(Stream, asyncio.Protocol):
     def on_read_full(self) -> None:
         self._hold_reading(_HOLD_HANDLER)
 
+    def on_backlog(self) -> None:
+        self._hold_reading(_HOLD_WRITING)
+
     def on_overflow(self) -> None:
-        self._log(logging.WARNING, "closing: %d bytes wait for a peer that does not read", self.outbox_size)
+        self._log(logging.WARNING, "closing: %d bytes wait for a peer that does not read", self.unsent_size)
         self.abort(CloseReason.SLOW_RECEIVER)
 
     def on_write_error(self, error: Exception) -> None:
@@ -306,13 +441,21 @@ class Session(Stream, asyncio.Protocol):
             self._report(packet_id, task)
             return
         self._task = task
+        self._context.tasks.add(task)
         self.suspend()
+        self._running = (packet_id, self._now())
+        self._deadlines.watch("handler", self._context.limits.handler_timeout, self._handler_since, self._on_overdue)
         task.add_done_callback(partial(self._handler_done, packet_id))
 
     def _handler_done(self, packet_id: int, task: asyncio.Future[Any]) -> None:
         self._task = None
+        self._context.tasks.discard(task)
         self._report(packet_id, task)
-        self.resume_reading()
+        self.heard()  # the peer may have waited for us
+        if self._end_reason is not None:
+            self.close(self._end_reason)
+        else:
+            self.resume_reading()
 
     def _report(self, packet_id: int, task: asyncio.Future[Any]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -323,15 +466,77 @@ class Session(Stream, asyncio.Protocol):
             self._context.ledger.handler_errors += 1
             self.on_handler_error(packet_id, error)
 
-    # -- small parts
+    # -- what deadlines look at: time in which we did not listen is no silence of the peer's
 
-    def _last_active(self) -> float:
-        # while a handler is awaited we do not listen: that is no silence of the peer's
-        return self._context.loop.time() if self.is_suspended else self.last_received
+    def _now(self) -> float:
+        return self._context.loop.time()
 
-    def _idle(self) -> None:
-        self._log(logging.INFO, "closing: nothing received for %g s", self._context.limits.idle_timeout)
+    def _is_listening(self) -> bool:
+        return not self._holds and not self.is_suspended
+
+    def _last_heard(self) -> float:
+        return self.last_received if self._is_listening() else self._now()
+
+    def _on_idle(self) -> None:
+        self._log(logging.INFO, "closing: nothing received for %g s", self._idle_timeout)
         self.close(CloseReason.IDLE_TIMEOUT)
+
+    def _last_began(self) -> float | None:
+        since = self.partial_since()
+        return since if since is None or self._is_listening() else self._now()
+
+    def _on_unfinished(self) -> None:
+        timeout = self._context.limits.assembly_timeout
+        self._log(logging.WARNING, "closing: %d bytes of a packet, and no more of it in %g s", self.inbox_size, timeout)
+        self.close(CloseReason.ASSEMBLY_TIMEOUT)
+
+    def _last_taken(self) -> float | None:
+        if not self.is_write_paused:
+            return None
+        waiting = self.unsent_size - self.outbox_size
+        if waiting != self._stuck[1]:
+            self._stuck = (self._now(), waiting)
+        return self._stuck[0]
+
+    def _on_stuck(self) -> None:
+        timeout = self._context.limits.write_timeout
+        self._log(logging.WARNING, "closing: the peer took none of %d bytes in %g s", self.unsent_size, timeout)
+        self.abort(CloseReason.WRITE_TIMEOUT)
+
+    def _handler_since(self) -> float | None:
+        return None if self._task is None else self._running[1]
+
+    def _on_overdue(self) -> None:
+        task, timeout = self._task, self._context.limits.handler_timeout
+        self._context.ledger.handler_errors += 1
+        self.on_handler_error(self._running[0], TimeoutError(f"cancelled after {timeout:g} s"))
+        if task is not None:
+            task.cancel()
+
+    def _await_login(self) -> None:
+        opened, timeout = self._now(), self._context.limits.login_timeout
+
+        def last_asked() -> float:
+            # a password that is being checked: look again soon
+            return self._now() - timeout + min(1.0, timeout) if self.is_suspended and timeout else opened
+
+        self._deadlines.watch("login", timeout, last_asked, self._on_no_login)
+
+    def _on_no_login(self) -> None:
+        self._log(logging.INFO, "closing: no login within %g s", self._context.limits.login_timeout)
+        self.close(CloseReason.LOGIN_TIMEOUT)
+
+    def _beat(self) -> None:
+        heartbeat, now = self._context.heartbeat, self._now()
+        if heartbeat is not None and self.is_open:
+            self._deadlines.watch("heartbeat", heartbeat.interval, lambda: now, self._on_beat)
+
+    def _on_beat(self) -> None:
+        assert self._context.heartbeat is not None
+        self.ping(self._context.heartbeat.ping_id)
+        self._beat()
+
+    # -- small parts
 
     def _hold_reading(self, hold: int) -> None:
         transport = self._socket_transport
@@ -343,6 +548,7 @@ class Session(Stream, asyncio.Protocol):
         held, self._holds = self._holds, self._holds & ~hold
         transport = self._socket_transport
         if held and not self._holds and transport is not None and not transport.is_closing():
+            self.heard()
             transport.resume_reading()
 
     def _log(self, level: int, message: str, *values: object, error: Exception | None = None) -> None:

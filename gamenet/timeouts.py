@@ -16,13 +16,15 @@ _MIN_DEAD = 64  # entries of disarmed deadlines that are not worth a clean-up
 class Deadline:
     """One thing that must happen again and again within `timeout` seconds.
 
-    `last_active()` says when it happened last; `on_expired()` is called once, when `timeout` seconds have passed
-    since then.
+    `last_active()` says when it happened last, or None if there is nothing to wait for any more: the deadline is then
+    disarmed when it comes up. `on_expired()` is called once, when `timeout` seconds have passed since then.
     """
 
     __slots__ = ("_entry", "last_active", "on_expired", "timeout")
 
-    def __init__(self, timeout: float, last_active: Callable[[], float], on_expired: Callable[[], None]) -> None:
+    def __init__(
+        self, timeout: float, last_active: Callable[[], float | None], on_expired: Callable[[], None]
+    ) -> None:
         if not timeout > 0:
             raise ValueError(f"a timeout of {timeout} s is not above 0")
         self.timeout = timeout
@@ -74,10 +76,12 @@ class TimeoutManager:
         return self._heap[0].due if self._heap else None
 
     def arm(self, deadline: Deadline) -> None:
-        """Start watching. `ValueError` if it is armed already."""
+        """Start watching, if there is something to wait for. `ValueError` if it is armed already."""
         if deadline.is_armed:
             raise ValueError("this deadline is armed already")
-        self._push(deadline)
+        last_active = deadline.last_active()
+        if last_active is not None:
+            self._push(deadline, last_active + deadline.timeout)
 
     def disarm(self, deadline: Deadline) -> None:
         """Stop watching; does nothing if it fired or was never armed."""
@@ -98,13 +102,16 @@ class TimeoutManager:
             deadline = heapq.heappop(self._heap).deadline
             assert deadline is not None  # next_due has dropped the dead ones
             deadline._entry = None
-            if deadline.last_active() + deadline.timeout > now:
-                self._push(deadline)
+            last_active = deadline.last_active()
+            if last_active is None:
+                continue
+            if last_active + deadline.timeout > now:
+                self._push(deadline, last_active + deadline.timeout)
             else:
                 fired += 1
                 deadline.on_expired()
         return fired
 
-    def _push(self, deadline: Deadline) -> None:
-        deadline._entry = _Entry(deadline.last_active() + deadline.timeout, next(self._order), deadline)
+    def _push(self, deadline: Deadline, due: float) -> None:
+        deadline._entry = _Entry(due, next(self._order), deadline)
         heapq.heappush(self._heap, deadline._entry)

@@ -207,7 +207,7 @@ async def test_a_size_below_the_header_closes_the_session_and_no_other(net, unti
     assert await read_packet(good_reader) == (1, 3, b"alive")
     stats = server.stats()
     assert stats["closed"] == {"invalid_packet": 1}
-    assert stats["rejected"] == {"unknown": 0, "short": 0, "invalid": 1}
+    assert {why: n for why, n in stats["rejected"].items() if n} == {"invalid": 1}
     assert stats["packets_dispatched"] == 2
 
 
@@ -247,7 +247,7 @@ async def test_a_packet_shorter_than_its_struct_never_reaches_the_handler(net):
     writer.write(wire(1002, b"x" * 255) + wire(1002) + wire(1002, b"y" * 256) + wire(1002, b"z" * 257) + wire(1))
     await read_packet(reader)
     assert seen == ["y" * 256, "z" * 256]
-    assert server.stats()["rejected"] == {"unknown": 0, "short": 2, "invalid": 0}
+    assert {why: n for why, n in server.stats()["rejected"].items() if n} == {"short": 2}
 
 
 async def test_unknown_ids_are_counted_and_the_session_goes_on(net):

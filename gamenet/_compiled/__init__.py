@@ -9,8 +9,9 @@ from gamenet._compiled.ledger import Ledger
 from gamenet._compiled.outbox import Outbox
 from gamenet._compiled.packet import RawPacket
 from gamenet._compiled.pool import Block, PoolAllocator
+from gamenet._compiled.rate import RateBucket
 from gamenet._compiled.receiver import Receiver
-from gamenet._compiled.routes import Route, RouteTable
+from gamenet._compiled.routes import PingRoute, PongRoute, Route, RouteTable
 from gamenet._compiled.stream import FlushQueue, Stream, broadcast
 
 __all__ = [
@@ -24,7 +25,10 @@ __all__ = [
     "Outbox",
     "PacketBuffer",
     "PacketHeader",
+    "PingRoute",
+    "PongRoute",
     "PoolAllocator",
+    "RateBucket",
     "RawPacket",
     "Receiver",
     "Route",

@@ -23,6 +23,7 @@ cdef class PacketBuffer:
     # the packet that is incomplete
     cdef Block tail  # its first bytes; None while there is none
     cdef Py_ssize_t tail_size  # bytes in it
+    cdef unsigned int tails  # packets so far that were incomplete at the end of a chunk
     cdef bint tail_has_header
     cdef Header tail_header
     # the packet that was cut last

@@ -223,6 +223,7 @@ cdef class PacketBuffer:
             self.cursor += self.header.packet_size
             return True
         self.tail = self.pool.lend()
+        self.tails += 1
         self.move_to_tail(left)
         return False
 

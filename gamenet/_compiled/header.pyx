@@ -202,6 +202,17 @@ cdef class HeaderCodec:
             PyBuffer_Release(&view)
         return PacketHeader(header.packet_id, header.packet_size, header.sequence)
 
+    def locate(self, bytes frame not None):
+        """Of the packet that `frame` starts with: its id, where its body starts and ends, where the packet ends.
+
+        `ValueError` if it is not whole, `InvalidPacketError` as `parse`.
+        """
+        cdef Header header
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
+        if not self.scan(<const uint8_t*>PyBytes_AS_STRING(frame), size, &header) or header.packet_size > <uint64_t>size:
+            raise errors.frame_is_not_whole(size)
+        return header.packet_id, header.body_start, header.body_start + header.body_size, header.packet_size
+
     cdef int scan(self, const uint8_t* data, Py_ssize_t available, Header* header) except -1:
         """Read what frames the packet at `data`: 1, or 0 if more bytes than are available would tell."""
         cdef uint64_t value, counted = 0

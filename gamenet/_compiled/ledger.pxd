@@ -13,5 +13,12 @@ cdef class Ledger:
     cdef public uint64_t rejected_unknown
     cdef public uint64_t rejected_short
     cdef public uint64_t rejected_invalid
+    cdef public uint64_t rejected_login
+    cdef public uint64_t rejected_rate
     cdef public uint64_t handler_errors
     cdef public uint64_t sends_refused
+    cdef public uint64_t dropped_oldest  # packets that were sent and then left out for a slow receiver
+    cdef public uint64_t dropped_newest
+    cdef public uint64_t dropped_latest
+    cdef public uint64_t yields  # times that a session's packets had to wait for another turn
+    cdef public uint64_t rate_waits  # of them: for credit

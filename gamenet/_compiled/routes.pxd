@@ -10,13 +10,31 @@ cdef enum:
     PAGES = 256  # pages: ids up to 65,535 are found by two loads, others by the dict
 
 
+cdef enum:  # what a route does with a packet
+    HANDLER
+    BATCH
+    PING
+    PONG
+
+
 cdef class Route:
     cdef readonly object handler
     cdef readonly object packet_type  # RawPacket or a class derived from it
     cdef readonly Py_ssize_t min_body_size
-    cdef readonly bint is_batch  # the handler takes a Batch
+    cdef readonly int kind
+    cdef readonly bint before_login  # dispatched before the session is logged in, too
+    cdef readonly double cost  # of a packet, of its session's rate
     cdef RawPacket spare  # a packet object nobody else refers to, for the next packet; or None
     cdef Batch spare_batch  # likewise, for the next run
+
+
+cdef class PingRoute(Route):
+    cdef readonly uint64_t pong_id
+
+
+cdef class PongRoute(Route):
+    pass
+
 
 cdef class RouteTable:
     cdef Route default_route

@@ -12,15 +12,21 @@ from gamenet._compiled.packet cimport as_number
 
 import operator
 
+from gamenet import errors
+
 
 cdef class Route:
     """Where packets of one id go: `handler(session, packet)`, and the packet class it is given.
 
     Bodies shorter than `min_body_size` bytes never reach the handler. With `is_batch` it is
-    `handler(session, batch)`, once for every run of packets.
+    `handler(session, batch)`, once for every run of packets. `cost` is what a packet takes of its session's rate,
+    `before_login` says whether it is dispatched before the session is logged in.
     """
 
-    def __init__(self, handler, packet_type=RawPacket, min_body_size=0, bint is_batch=False):
+    def __init__(
+        self, handler, packet_type=RawPacket, min_body_size=0, bint is_batch=False, double cost=1.0,
+        bint before_login=False,
+    ):
         if not callable(handler):
             raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
         if not issubclass(packet_type, RawPacket):
@@ -28,7 +34,37 @@ cdef class Route:
         self.handler = handler
         self.packet_type = packet_type
         self.min_body_size = as_number("min_body_size", min_body_size)
-        self.is_batch = is_batch
+        if not cost >= 0.0:
+            raise errors.number_does_not_fit("cost", cost, 0, float("inf"))
+        self.kind = BATCH if is_batch else HANDLER
+        self.cost = cost
+        self.before_login = before_login
+
+    @property
+    def is_batch(self):
+        """Whether the handler takes a batch."""
+        return self.kind == BATCH
+
+
+cdef class PingRoute(Route):
+    """Packets that are answered with their own body and sequence number under `pong_id`, without a handler."""
+
+    def __init__(self, pong_id):
+        super().__init__(_no_handler, before_login=True)
+        self.kind = PING
+        self.pong_id = as_number("pong_id", pong_id)
+
+
+cdef class PongRoute(Route):
+    """Answers to our pings: they tell the session's round-trip time."""
+
+    def __init__(self):
+        super().__init__(_no_handler, before_login=True)
+        self.kind = PONG
+
+
+def _no_handler(session, packet):
+    raise TypeError("heartbeats are answered by their session")
 
 
 @cython.no_gc_clear  # `pages` must not outlive what `routes` holds

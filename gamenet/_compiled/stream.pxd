@@ -6,6 +6,7 @@ from gamenet._compiled.ledger cimport Ledger
 from gamenet._compiled.outbox cimport Outbox
 from gamenet._compiled.packet cimport RawPacket
 from gamenet._compiled.pool cimport Block
+from gamenet._compiled.rate cimport RateBucket
 from gamenet._compiled.receiver cimport Receiver
 from gamenet._compiled.routes cimport Route, RouteTable
 
@@ -38,10 +39,26 @@ cdef class Stream(RunSender):
     cdef DirectTransport direct  # the transport, if it is one; else None
     cdef Py_ssize_t max_read_buffer
     cdef Py_ssize_t max_write_buffer
-    cdef Py_ssize_t calm_size  # up to so many bytes neither limit of the outbox is passed
+    cdef Py_ssize_t high_watermark
+    cdef Py_ssize_t calm_size  # up to so many bytes no limit of the outbox is passed
+    cdef double dispatch_budget  # seconds
+    cdef double turn_began  # of the packets that are being dispatched: at the first look at the clock; below 0 before it
+    cdef RateBucket bucket  # None: packets and bytes are not limited
+    cdef double partial_began  # when the packet that is incomplete began to arrive
+    cdef unsigned int tails_seen  # the inbox's count at `partial_began`
+    cdef double ping_sent  # when
+    cdef double round_trip  # seconds; below 0 before the first pong
+    cdef uint64_t ping_sequence
     cdef unsigned long thread  # who may send; 0 before attach()
     cdef bint in_flush_queue
     cdef bint is_pumping
+    cdef bint is_guarded  # packets are admitted one by one: by the bucket, or because nobody is logged in
+    cdef bint is_not_logged_in
+    cdef bint waits_for_credit
+    cdef bint is_partial_watched
+    cdef bint awaits_pong
+    cdef public bint awaits_turn
+    cdef public object backlog  # takes what is sent while it is not None
     cdef public bint is_open
     cdef public bint is_suspended
     cdef public bint is_write_paused
@@ -51,6 +68,15 @@ cdef class Stream(RunSender):
     cdef int feed(self, chunk) except -1
     cdef int received(self, Py_ssize_t nbytes, double now) except -1
     cdef int pump(self) except -1
+    cdef inline int look_at_rest(self) except -1
+    cdef int look_at_partial(self) except -1
+    cdef int pump_again(self) except -1
+    cdef int look_at_clock(self) except -1
+    cdef int give_way(self, double delay) except -1
+    cdef bint admit(self, Route route) except -1
+    cdef int wait_for_credit(self) except -1
+    cdef int dispatch_special(self, Route route, PacketBuffer inbox) except -1
+    cdef int dispatch_heartbeat(self, Route route, PacketBuffer inbox) except -1
     cdef int dispatch_run(self, Route route, PacketBuffer inbox) except -1
     cdef int violated(self, error) except -1
     cdef int reject(self, Route route) except -1
@@ -63,6 +89,8 @@ cdef class Stream(RunSender):
     ) except -1
     cdef bint send_large(self, uint64_t packet_id, bytes body, uint64_t sequence, object extras) except -1
     cdef bint send_bytes(self, bytes frame) except -1
+    cdef bint send_later(self, bytes frame) except -1
+    cdef Py_ssize_t waiting_size(self) except -1
     cdef int sent_above_limit(self) except -1
     cdef int await_flush(self) except -1
     cdef inline int require_thread(self) except -1

@@ -21,7 +21,8 @@ from gamenet._compiled.header cimport Header, HeaderCodec
 from gamenet._compiled.outbox cimport LARGE, append_body, gathered
 from gamenet._compiled.packet cimport as_number, is_all_of, let_go
 from gamenet._compiled.pool cimport PoolAllocator
-from gamenet._compiled.routes cimport find_route, take_batch, take_packet
+from gamenet._compiled.rate cimport RateBucket
+from gamenet._compiled.routes cimport BATCH, HANDLER, PING, PingRoute, find_route, take_batch, take_packet
 
 from gamenet import errors
 
@@ -36,9 +37,13 @@ cdef extern from *:
 
 cdef enum:
     FLUSH_LIMIT = 65536
+    LOOK_INTERVAL = 32
 
 FLUSH_SIZE = FLUSH_LIMIT
 """An outbox above this many bytes does not wait for the end of the turn."""
+
+LOOK_EVERY = LOOK_INTERVAL
+"""Packets between two looks at the clock: a flood is noticed soon, and the looks cost nothing."""
 
 WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 """Before 3.12 `writelines()` joins anyway; 3.12.0-3.12.8 and 3.13.0-3.13.1 never call `pause_writing()` from it
@@ -95,9 +100,10 @@ cdef class FlushQueue:
 cdef class Stream(RunSender):
     """One connection's packets, both ways; the base class of `Session`.
 
-    `clock()` gives seconds; `last_received` is its value at the latest chunk. Up to `max_write_buffer` bytes may
-    wait while the transport's own queue is full, then `on_overflow()` is called. `max_read_buffer` bytes may wait
-    while a handler is suspended, then `on_read_full()` is called.
+    `clock()` gives seconds; `last_received` is its value at the latest chunk. While the transport asks to wait, more
+    than `high_watermark` bytes call `on_backlog()` and more than `max_write_buffer` bytes `on_overflow()`.
+    `max_read_buffer` bytes may wait while a handler is suspended, then `on_read_full()` is called. After
+    `dispatch_budget` seconds of one chunk's handlers `on_yield()` is called, and the rest waits for `go_on()`.
     """
 
     def __init__(
@@ -111,6 +117,8 @@ cdef class Stream(RunSender):
         Py_ssize_t max_read_buffer=65536,
         Py_ssize_t max_write_buffer=1048576,
         Receiver receiver=None,
+        Py_ssize_t high_watermark=65536,
+        double dispatch_budget=0.005,
     ):
         self.inbox = PacketBuffer(codec, pool)
         self.outbox = Outbox(codec, pool)
@@ -121,7 +129,10 @@ cdef class Stream(RunSender):
         self.clock = clock
         self.max_read_buffer = max_read_buffer
         self.max_write_buffer = max_write_buffer
-        self.calm_size = min(FLUSH_LIMIT, max_write_buffer)
+        self.high_watermark = high_watermark
+        self.calm_size = min(FLUSH_LIMIT, high_watermark, max_write_buffer)
+        self.dispatch_budget = dispatch_budget
+        self.turn_began = self.round_trip = -1.0
 
     # -- life
 
@@ -145,6 +156,7 @@ cdef class Stream(RunSender):
         self.shut()
         self.transport = self.write = self.direct = None
         self.outbox.clear()
+        self.backlog = None
 
     @property
     def inbox_size(self):
@@ -154,7 +166,15 @@ cdef class Stream(RunSender):
     @property
     def outbox_size(self):
         """Bytes that were sent by handlers and not yet given to the transport."""
-        return gathered(self.outbox)
+        return self.waiting_size()
+
+    @property
+    def unsent_size(self):
+        """Bytes that were sent by handlers and not yet taken by the system: the outbox and the transport's queue."""
+        return self.waiting_size() + (0 if self.transport is None else self.transport.get_write_buffer_size())
+
+    cdef Py_ssize_t waiting_size(self) except -1:
+        return gathered(self.outbox) + (0 if self.backlog is None else <Py_ssize_t>self.backlog.size)
 
     @property
     def codec(self):
@@ -197,8 +217,7 @@ cdef class Stream(RunSender):
         self.last_received = self.clock()
         self.feed(chunk)
         self.pump()
-        if self.is_suspended and self.inbox.waiting() >= self.max_read_buffer:
-            self.on_read_full()
+        self.look_at_rest()
 
     cdef int feed(self, chunk) except -1:
         if self.decode is not None:
@@ -233,9 +252,34 @@ cdef class Stream(RunSender):
         finally:
             self.inbox.leave_block()
             self.receiver.give_back(block, view)
+        return self.look_at_rest()
+
+    cdef inline int look_at_rest(self) except -1:
+        """What of a chunk was not dispatched: too much behind a handler, or the first part of a packet."""
         if self.is_suspended and self.inbox.waiting() >= self.max_read_buffer:
             self.on_read_full()
+        if self.inbox.tail is not None and self.inbox.tails != self.tails_seen:
+            self.look_at_partial()
         return 0
+
+    cdef int look_at_partial(self) except -1:
+        self.tails_seen = self.inbox.tails
+        self.partial_began = self.last_received
+        if not self.is_partial_watched:
+            self.is_partial_watched = True
+            self.on_partial()
+        return 0
+
+    def partial_since(self):
+        """When the packet that is incomplete now began to arrive; None, and `on_partial()` will be called for the
+        next one, if there is none.
+        """
+        self.is_partial_watched = self.inbox.tail is not None
+        return self.partial_began if self.is_partial_watched else None
+
+    def heard(self):
+        """Count the peer as heard of now: it could not be, for we did not listen."""
+        self.last_received = self.partial_began = self.clock()
 
     def suspend(self):
         """Dispatch nothing until `resume()`; arriving bytes wait."""
@@ -244,30 +288,119 @@ cdef class Stream(RunSender):
     def resume(self):
         """Go on with the packets that waited."""
         self.is_suspended = False
+        self.pump_again()
+
+    def go_on(self):
+        """After `on_yield()`: go on with the packets that wait."""
+        self.awaits_turn = False
+        self.pump_again()
+
+    cdef int pump_again(self) except -1:
+        if self.bucket is not None:
+            self.bucket.refill_at(self.clock())
         self.pump()
+        return self.look_at_rest()
 
     cdef int pump(self) except -1:
         cdef PacketBuffer inbox = self.inbox
         cdef Route route
-        if self.is_pumping:
+        cdef int left = LOOK_INTERVAL
+        if self.is_pumping or self.awaits_turn:
             return 0
         self.is_pumping = True
         try:
-            while self.is_open and not self.is_suspended and next_packet(inbox):
+            while self.is_open and not self.is_suspended and not self.awaits_turn and next_packet(inbox):
                 route = find_route(self.routes, inbox.header.packet_id)
-                if route is None or inbox.body_size < route.min_body_size:
+                if self.is_guarded and not self.admit(route):
+                    pass
+                elif route is None or inbox.body_size < route.min_body_size:
                     self.reject(route)
-                elif route.is_batch:
-                    self.dispatch_run(route, inbox)
-                else:
+                elif route.kind == HANDLER:
                     dispatch(self, route, inbox)
+                else:
+                    self.dispatch_special(route, inbox)
+                left -= 1
+                if not left:
+                    left = LOOK_INTERVAL
+                    self.look_at_clock()
         except errors.InvalidPacketError as error:
             self.violated(error)
+        except BaseException:
+            if self.is_open and not self.awaits_turn and inbox.waiting():
+                self.give_way(0.0)  # a KeyboardInterrupt ends this turn, and not the session
+            raise
         finally:
             self.is_pumping = False
+            self.turn_began = -1.0
             if not self.is_open:
                 self.discard()
             self.flush_now()
+        return 0
+
+    cdef int look_at_clock(self) except -1:
+        """Yield when the packets of this turn have had their time, counted from the first look."""
+        cdef double now = self.clock()
+        if self.turn_began < 0.0:
+            self.turn_began = now
+        elif now - self.turn_began >= self.dispatch_budget and not self.awaits_turn:
+            self.give_way(0.0)
+        return 0
+
+    cdef int give_way(self, double delay) except -1:
+        self.awaits_turn = True
+        self.ledger.yields += 1
+        self.on_yield(delay)
+        return 0
+
+    # -- who may send what, and how much
+
+    @property
+    def is_logged_in(self):
+        """False: only routes with `before_login` are dispatched, packets of others are rejected. Handlers set it."""
+        return not self.is_not_logged_in
+
+    @is_logged_in.setter
+    def is_logged_in(self, value):
+        self.require_thread()
+        self.is_not_logged_in = not value
+        self.is_guarded = self.bucket is not None or self.is_not_logged_in
+        self.on_login()
+
+    def limit_rate(self, RateBucket bucket, waits=True):
+        """Let every packet take its cost from `bucket`. When it is spent the session waits for credit, or with
+        `waits=False` packets are rejected and `on_rate_exceeded()` is called for each. None lifts the limit.
+        """
+        self.bucket = bucket
+        self.waits_for_credit = waits
+        self.is_guarded = bucket is not None or self.is_not_logged_in
+
+    cdef bint admit(self, Route route) except -1:
+        """Whether the packet that was cut may be dispatched. It is paid for in any case."""
+        cdef RateBucket bucket = self.bucket
+        cdef uint64_t packet_id = self.inbox.header.packet_id, packet_size = self.inbox.header.packet_size
+        if bucket is not None:
+            if not self.waits_for_credit:
+                bucket.refill_at(self.last_received)
+                if bucket.credit <= 0.0:
+                    self.ledger.rejected_rate += 1
+                    self.ledger.bytes_rejected += packet_size
+                    self.on_rate_exceeded(packet_id)
+                    return False
+            bucket.pay(1.0 if route is None else route.cost, <Py_ssize_t>packet_size)
+            if bucket.credit <= 0.0 and self.waits_for_credit:
+                self.wait_for_credit()
+        if not self.is_not_logged_in or route is None or route.before_login:
+            return True
+        self.ledger.rejected_login += 1
+        self.ledger.bytes_rejected += packet_size
+        self.on_early(packet_id)
+        return False
+
+    cdef int wait_for_credit(self) except -1:
+        self.bucket.refill_at(self.clock())
+        if self.bucket.credit <= 0.0:
+            self.ledger.rate_waits += 1
+            self.give_way(self.bucket.wait)
         return 0
 
     cdef int violated(self, error) except -1:
@@ -285,15 +418,23 @@ cdef class Stream(RunSender):
         self.on_rejected(self.inbox.header.packet_id, self.inbox.body_size, route)
         return 0
 
+    cdef int dispatch_special(self, Route route, PacketBuffer inbox) except -1:
+        if route.kind == BATCH:
+            return self.dispatch_run(route, inbox)
+        return self.dispatch_heartbeat(route, inbox)
+
     cdef int dispatch_run(self, Route route, PacketBuffer inbox) except -1:
         """Hand the packet that was cut, and those of its id behind it, to a batch handler."""
         cdef uint64_t packet_id = inbox.header.packet_id
+        cdef Py_ssize_t packet_size = <Py_ssize_t>inbox.header.packet_size
         cdef Batch batch = take_batch(route)
         cdef const uint8_t* frames = inbox.body - inbox.header.body_start
         cdef Run run = inbox.cut_run(route.min_body_size, MAX_RUN)
         batch.fill(self, inbox.wire, route.packet_type, packet_id, inbox.source, frames, run)
         self.ledger.packets_dispatched += run.packets
         self.ledger.bytes_dispatched += run.size
+        if self.bucket is not None:  # for the first one it was paid
+            self.bucket.pay(route.cost * (run.packets - 1), run.size - packet_size)
         try:
             call_handler(self, route, packet_id, <PyObject*>batch)
         finally:
@@ -303,6 +444,39 @@ cdef class Stream(RunSender):
                 route.spare_batch = batch
             else:
                 batch.settle()
+        return 0
+
+    # -- heartbeat
+
+    def ping(self, packet_id):
+        """Send a ping, whose pong brings `round_trip_time`; False if one is on its way or the session is closed."""
+        cdef uint64_t highest
+        self.require_thread()
+        if self.awaits_pong:
+            return False
+        highest = self.outbox.wire.layout.max_sequence
+        self.ping_sequence = self.ping_sequence % highest + 1 if highest else 0
+        self.ping_sent = self.clock()
+        self.awaits_pong = True
+        return self.send(packet_id, b"", self.ping_sequence)
+
+    @property
+    def round_trip_time(self):
+        """Seconds from the latest ping to its pong; None before there was one."""
+        return None if self.round_trip < 0.0 else self.round_trip
+
+    cdef int dispatch_heartbeat(self, Route route, PacketBuffer inbox) except -1:
+        cdef RawPacket packet
+        self.ledger.packets_dispatched += 1
+        self.ledger.bytes_dispatched += inbox.header.packet_size
+        if route.kind == PING:
+            packet = RawPacket.__new__(RawPacket)
+            inbox.fill(packet)
+            packet.id = (<PingRoute>route).pong_id
+            self.send_packet(packet, packet.number, self.extras_of(packet))
+        elif self.awaits_pong and inbox.header.sequence == self.ping_sequence:
+            self.round_trip = self.last_received - self.ping_sent
+            self.awaits_pong = False
         return 0
 
     cdef int handler_raised(self, uint64_t packet_id) except -1:
@@ -394,6 +568,8 @@ cdef class Stream(RunSender):
         if not self.is_open:
             self.ledger.sends_refused += 1
             return False
+        if self.backlog is not None:
+            return self.send_later(self.outbox.wire.frame(packet_id, body, sequence, extras))
         self.outbox.append_large(packet_id, body, sequence, extras)
         sent(self, 1)
         return True
@@ -404,6 +580,8 @@ cdef class Stream(RunSender):
         if not self.is_open:
             self.ledger.sends_refused += 1
             return False
+        if self.backlog is not None:
+            return self.send_later(self.outbox.wire.frame(packet_id, (<const char*>body)[:size], sequence, extras))
         if extras is None:
             append_body(self.outbox, packet_id, body, size, sequence)
         else:
@@ -415,21 +593,39 @@ cdef class Stream(RunSender):
         if not self.is_open:
             self.ledger.sends_refused += 1
             return False
+        if self.backlog is not None:
+            return self.send_later(frame)
         self.outbox.append_bytes(frame)
         sent(self, 1)
         return True
+
+    cdef bint send_later(self, bytes frame) except -1:
+        """Give a frame to the backlog, which may leave out this one or an older one."""
+        if not self.backlog.add(self.outbox.wire, frame):
+            return False
+        self.ledger.packets_out += 1
+        if self.waiting_size() > self.calm_size:
+            self.sent_above_limit()
+        return True
+
+    def send_waiting(self, list frames not None):
+        """Send frames of the backlog, which were counted when they got there."""
+        cdef bytes frame
+        for frame in frames:
+            self.outbox.append_bytes(frame)
+        self.flush_now()
 
     cdef bint send_run(self, Batch batch) except -1:
         """Every packet of the batch, as `send_body` would: copied in pieces that end where a limit is passed."""
         cdef Py_ssize_t first = 0, packets, start, size, limit
         self.require_thread()
-        if batch.codec is not self.outbox.wire:  # the layout has changed since: frames of the old one are none
+        if batch.codec is not self.outbox.wire or self.backlog is not None:  # a new layout, or one by one
             return all([self.reply(packet) for packet in batch])
         while first < batch.run.packets:
             if not self.is_open:
                 self.ledger.sends_refused += batch.run.packets - first
                 return False
-            limit = self.max_write_buffer if self.is_write_paused else min(FLUSH_LIMIT, self.max_write_buffer)
+            limit = self.max_write_buffer if self.is_write_paused else self.calm_size
             packets = batch.packets_above(first, limit - gathered(self.outbox))
             start = batch.start_of(first)
             size = batch.start_of(first + packets) - start
@@ -439,12 +635,14 @@ cdef class Stream(RunSender):
         return True
 
     cdef int sent_above_limit(self) except -1:
-        if gathered(self.outbox) > FLUSH_LIMIT and not self.is_write_paused:
-            self.flush_now()
-        elif gathered(self.outbox) > self.max_write_buffer:
+        cdef Py_ssize_t waiting
+        if not self.is_write_paused:
+            return self.flush_now()  # at once: the end of the turn may be megabytes away
+        waiting = self.unsent_size
+        if waiting > self.max_write_buffer:
             self.on_overflow()
-        else:
-            self.await_flush()
+        elif waiting > self.high_watermark:
+            self.on_backlog()
         return 0
 
     cdef int await_flush(self) except -1:
@@ -528,6 +726,21 @@ cdef class Stream(RunSender):
     def on_rejected(self, packet_id, body_size, route):
         """A packet was refused: nobody handles its id (`route` is None), or its body is too short for `route`."""
 
+    def on_login(self):
+        """`is_logged_in` was set."""
+
+    def on_early(self, packet_id):
+        """A packet was refused because the session is not logged in."""
+
+    def on_rate_exceeded(self, packet_id):
+        """A packet was refused because the bucket is spent."""
+
+    def on_yield(self, delay):
+        """Packets wait until somebody calls `go_on()`: in the loop's next turn, or after `delay` seconds."""
+
+    def on_partial(self):
+        """A packet began to arrive that is not complete: look at `partial_since()` in time."""
+
     def on_handler_error(self, packet_id, error):
         """A handler raised."""
 
@@ -536,6 +749,9 @@ cdef class Stream(RunSender):
 
     def on_read_full(self):
         """`max_read_buffer` bytes wait behind a suspended handler."""
+
+    def on_backlog(self):
+        """More than `high_watermark` bytes wait for a peer that does not read; called again and again."""
 
     def on_overflow(self):
         """More than `max_write_buffer` bytes wait for a peer that does not read."""

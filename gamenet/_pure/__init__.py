@@ -9,8 +9,9 @@ from gamenet._pure.ledger import Ledger
 from gamenet._pure.outbox import Outbox
 from gamenet._pure.packet import RawPacket
 from gamenet._pure.pool import Block, PoolAllocator
+from gamenet._pure.rate import RateBucket
 from gamenet._pure.receiver import Receiver
-from gamenet._pure.routes import Route, RouteTable
+from gamenet._pure.routes import PingRoute, PongRoute, Route, RouteTable
 from gamenet._pure.stream import FlushQueue, Stream, broadcast
 
 __all__ = [
@@ -24,7 +25,10 @@ __all__ = [
     "Outbox",
     "PacketBuffer",
     "PacketHeader",
+    "PingRoute",
+    "PongRoute",
     "PoolAllocator",
+    "RateBucket",
     "RawPacket",
     "Receiver",
     "Route",

@@ -45,6 +45,7 @@ class PacketBuffer:
         "_tail",
         "_tail_header",
         "_tail_size",
+        "_tails",
     )
 
     def __init__(self, codec: HeaderCodec | None = None, pool: PoolAllocator | None = None) -> None:
@@ -58,6 +59,7 @@ class PacketBuffer:
         self._tail: Block | None = None
         self._tail_header: Header | None = None
         self._tail_size = 0
+        self._tails = 0  # packets so far that were incomplete at the end of a chunk
         self._broken: Exception | None = None
         # the packet that was cut last: it starts at `_head` of `_source`, its body is `_source[_start:_end]`
         self._header: Header = (0, 0, 0, 0, 0)
@@ -243,6 +245,7 @@ class PacketBuffer:
             return self._advance()
         self._tail_header = header
         self._tail = self._pool.acquire()
+        self._tails += 1
         self._move_to_tail(self._tail, left)
         return False
 

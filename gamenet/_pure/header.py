@@ -95,6 +95,17 @@ class HeaderCodec:
             raise errors.header_does_not_fit(max(0, held - max(0, offset)), self.header_size)
         return PacketHeader(*header[:3])
 
+    def locate(self, frame: bytes) -> tuple[int, int, int, int]:
+        """Of the packet that `frame` starts with: its id, where its body starts and ends, where the packet ends.
+
+        `ValueError` if it is not whole, `InvalidPacketError` as `parse`.
+        """
+        header = self._scan(frame, 0, len(frame))
+        if header is None or header[1] > len(frame):
+            raise errors.frame_is_not_whole(len(frame))
+        packet_id, packet_size, _, start, size = header
+        return packet_id, start, start + size, packet_size
+
     def _scan_struct(self, data: ReadableBuffer, offset: int, available: int) -> Header | None:
         header_size = self.header_size
         if available < header_size:

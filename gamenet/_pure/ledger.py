@@ -14,14 +14,21 @@ class Ledger:
         "bytes_in",
         "bytes_out",
         "bytes_rejected",
+        "dropped_latest",
+        "dropped_newest",
+        "dropped_oldest",
         "handler_errors",
         "packets_discarded",
         "packets_dispatched",
         "packets_out",
+        "rate_waits",
         "rejected_invalid",
+        "rejected_login",
+        "rejected_rate",
         "rejected_short",
         "rejected_unknown",
         "sends_refused",
+        "yields",
     )
 
     def __init__(self) -> None:
@@ -36,5 +43,12 @@ class Ledger:
         self.rejected_unknown = 0
         self.rejected_short = 0
         self.rejected_invalid = 0
+        self.rejected_login = 0
+        self.rejected_rate = 0
         self.handler_errors = 0
         self.sends_refused = 0
+        self.dropped_oldest = 0
+        self.dropped_newest = 0
+        self.dropped_latest = 0
+        self.yields = 0
+        self.rate_waits = 0

@@ -8,17 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from gamenet import errors
 from gamenet._pure.packet import RawPacket, as_number
+
+HANDLER, BATCH, PING, PONG = range(4)
 
 
 class Route:
     """Where packets of one id go: `handler(session, packet)`, and the packet class it is given.
 
     Bodies shorter than `min_body_size` bytes never reach the handler. With `is_batch` it is
-    `handler(session, batch)`, once for every run of packets.
+    `handler(session, batch)`, once for every run of packets. `cost` is what a packet takes of its session's rate,
+    `before_login` says whether it is dispatched before the session is logged in.
     """
 
-    __slots__ = ("handler", "is_batch", "min_body_size", "packet_type")
+    __slots__ = ("before_login", "cost", "handler", "kind", "min_body_size", "packet_type")
 
     def __init__(
         self,
@@ -26,6 +30,8 @@ class Route:
         packet_type: type[RawPacket] = RawPacket,
         min_body_size: int = 0,
         is_batch: bool = False,
+        cost: float = 1.0,
+        before_login: bool = False,
     ) -> None:
         if not callable(handler):
             raise TypeError(f"a handler must be callable, got {type(handler).__name__}")
@@ -34,7 +40,41 @@ class Route:
         self.handler = handler
         self.packet_type = packet_type
         self.min_body_size = as_number("min_body_size", min_body_size)
-        self.is_batch = bool(is_batch)
+        if not cost >= 0.0:
+            raise errors.number_does_not_fit("cost", cost, 0, float("inf"))
+        self.kind = BATCH if is_batch else HANDLER
+        self.cost = float(cost)
+        self.before_login = bool(before_login)
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether the handler takes a batch."""
+        return self.kind == BATCH
+
+
+class PingRoute(Route):
+    """Packets that are answered with their own body and sequence number under `pong_id`, without a handler."""
+
+    __slots__ = ("pong_id",)
+
+    def __init__(self, pong_id: int) -> None:
+        super().__init__(_no_handler, before_login=True)
+        self.kind = PING
+        self.pong_id = as_number("pong_id", pong_id)
+
+
+class PongRoute(Route):
+    """Answers to our pings: they tell the session's round-trip time."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(_no_handler, before_login=True)
+        self.kind = PONG
+
+
+def _no_handler(session: Any, packet: Any) -> None:
+    raise TypeError("heartbeats are answered by their session")
 
 
 class RouteTable:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gamenet import errors
 from gamenet._pure.batch import MAX_PACKETS, Batch, cut_batch
@@ -20,8 +20,9 @@ from gamenet._pure.ledger import Ledger
 from gamenet._pure.outbox import Outbox
 from gamenet._pure.packet import RawPacket
 from gamenet._pure.pool import PoolAllocator
+from gamenet._pure.rate import RateBucket
 from gamenet._pure.receiver import Receiver
-from gamenet._pure.routes import Route, RouteTable
+from gamenet._pure.routes import BATCH, HANDLER, PING, PingRoute, Route, RouteTable
 
 if TYPE_CHECKING:
     from asyncio import WriteTransport
@@ -30,8 +31,23 @@ if TYPE_CHECKING:
 
 Transform = Callable[[bytes], bytes]
 
+
+class Backlog(Protocol):
+    """What waits for a slow receiver, frame by frame."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait."""
+
+    def add(self, codec: HeaderCodec, frame: bytes) -> bool:
+        """Whether the frame was taken."""
+
+
 FLUSH_SIZE = 65536
 """An outbox above this many bytes does not wait for the end of the turn."""
+
+LOOK_EVERY = 32
+"""Packets between two looks at the clock: a flood is noticed soon, and the looks cost nothing."""
 
 WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 """Before 3.12 `writelines()` joins anyway; 3.12.0-3.12.8 and 3.13.0-3.13.1 never call `pause_writing()` from it
@@ -63,15 +79,19 @@ class FlushQueue:
 class Stream:
     """One connection's packets, both ways; the base class of `Session`.
 
-    `clock()` gives seconds; `last_received` is its value at the latest chunk. Up to `max_write_buffer` bytes may
-    wait while the transport's own queue is full, then `on_overflow()` is called. `max_read_buffer` bytes may wait
-    while a handler is suspended, then `on_read_full()` is called.
+    `clock()` gives seconds; `last_received` is its value at the latest chunk. While the transport asks to wait, more
+    than `high_watermark` bytes call `on_backlog()` and more than `max_write_buffer` bytes `on_overflow()`.
+    `max_read_buffer` bytes may wait while a handler is suspended, then `on_read_full()` is called. After
+    `dispatch_budget` seconds of one chunk's handlers `on_yield()` is called, and the rest waits for `go_on()`.
     """
 
     __slots__ = (
-        "_clock", "_decode", "_encode", "_flush_queue", "_in_flush_queue", "_inbox", "_is_pumping", "_ledger",
-        "_max_read_buffer", "_max_write_buffer", "_outbox", "_receiver", "_routes", "_thread", "_transport",
-        "is_open", "is_suspended", "is_write_paused", "last_received",
+        "_awaits_pong", "_bucket", "_calm_size", "_clock", "_decode", "_dispatch_budget", "_encode", "_flush_queue",
+        "_high_watermark", "_in_flush_queue", "_inbox", "_is_guarded", "_is_logged_in", "_is_partial_watched",
+        "_is_pumping", "_ledger", "_max_read_buffer", "_max_write_buffer", "_outbox", "_partial_since", "_ping_sent",
+        "_ping_sequence", "_receiver", "_round_trip", "_routes", "_tails_seen", "_thread", "_transport",
+        "_turn_began", "_waits_for_credit", "awaits_turn", "backlog", "is_open", "is_suspended", "is_write_paused",
+        "last_received",
     )
 
     _transport: WriteTransport | None
@@ -87,6 +107,8 @@ class Stream:
         max_read_buffer: int = 65536,
         max_write_buffer: int = 1048576,
         receiver: Receiver | None = None,
+        high_watermark: int = 65536,
+        dispatch_budget: float = 0.005,
     ) -> None:
         self._inbox = PacketBuffer(codec, pool)
         self._outbox = Outbox(codec, pool)
@@ -99,6 +121,21 @@ class Stream:
         self._encode: Transform | None = None
         self._max_read_buffer = max_read_buffer
         self._max_write_buffer = max_write_buffer
+        self._high_watermark = high_watermark
+        self._calm_size = min(FLUSH_SIZE, high_watermark, max_write_buffer)
+        self._dispatch_budget = dispatch_budget
+        self._turn_began = -1.0
+        self._bucket: RateBucket | None = None
+        self._waits_for_credit = False
+        self._is_logged_in = True
+        self._is_guarded = False  # by a bucket or a login
+        self._tails_seen = 0
+        self._partial_since = 0.0
+        self._is_partial_watched = False
+        self._ping_sequence = 0
+        self._ping_sent = 0.0
+        self._awaits_pong = False
+        self._round_trip = -1.0
         self._transport = None
         self._thread = 0
         self._in_flush_queue = False
@@ -106,6 +143,8 @@ class Stream:
         self.is_open = False
         self.is_suspended = False
         self.is_write_paused = False
+        self.awaits_turn = False
+        self.backlog: Backlog | None = None
         self.last_received = 0.0
 
     # -- life
@@ -128,6 +167,7 @@ class Stream:
         self.shut()
         self._transport = None
         self._outbox.clear()
+        self.backlog = None
 
     @property
     def inbox_size(self) -> int:
@@ -137,7 +177,12 @@ class Stream:
     @property
     def outbox_size(self) -> int:
         """Bytes that were sent by handlers and not yet given to the transport."""
-        return self._outbox.size
+        return self._outbox.size + (0 if self.backlog is None else self.backlog.size)
+
+    @property
+    def unsent_size(self) -> int:
+        """Bytes that were sent by handlers and not yet taken by the system: the outbox and the transport's queue."""
+        return self.outbox_size + (0 if self._transport is None else self._transport.get_write_buffer_size())
 
     @property
     def codec(self) -> HeaderCodec:
@@ -180,8 +225,7 @@ class Stream:
         self.last_received = self._clock()
         self._feed(chunk)
         self._pump()
-        if self.is_suspended and self._inbox.buffered >= self._max_read_buffer:
-            self.on_read_full()
+        self._look_at_rest()
 
     def _feed(self, chunk: bytes) -> None:
         if self._decode is not None:
@@ -203,6 +247,29 @@ class Stream:
         assert self._receiver is not None
         self.data_received(bytes(self._receiver._view[:nbytes]))
 
+    def _look_at_rest(self) -> None:
+        """What of a chunk was not dispatched: too much behind a handler, or the first part of a packet."""
+        inbox = self._inbox
+        if self.is_suspended and inbox.buffered >= self._max_read_buffer:
+            self.on_read_full()
+        if inbox._tail is not None and inbox._tails != self._tails_seen:
+            self._tails_seen = inbox._tails
+            self._partial_since = self.last_received
+            if not self._is_partial_watched:
+                self._is_partial_watched = True
+                self.on_partial()
+
+    def partial_since(self) -> float | None:
+        """When the packet that is incomplete now began to arrive; None, and `on_partial()` will be called for the
+        next one, if there is none.
+        """
+        self._is_partial_watched = self._inbox._tail is not None
+        return self._partial_since if self._is_partial_watched else None
+
+    def heard(self) -> None:
+        """Count the peer as heard of now: it could not be, for we did not listen."""
+        self.last_received = self._partial_since = self._clock()
+
     def suspend(self) -> None:
         """Dispatch nothing until `resume()`; arriving bytes wait."""
         self.is_suspended = True
@@ -210,29 +277,114 @@ class Stream:
     def resume(self) -> None:
         """Go on with the packets that waited."""
         self.is_suspended = False
+        self._go_on()
+
+    def go_on(self) -> None:
+        """After `on_yield()`: go on with the packets that wait."""
+        self.awaits_turn = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._bucket is not None:
+            self._bucket.refill(self._clock())
         self._pump()
+        self._look_at_rest()
 
     def _pump(self) -> None:
-        if self._is_pumping:
+        if self._is_pumping or self.awaits_turn:
             return
-        inbox = self._inbox
+        inbox, left = self._inbox, LOOK_EVERY
         self._is_pumping = True
         try:
-            while self.is_open and not self.is_suspended and inbox._advance():
+            while self.is_open and not self.is_suspended and not self.awaits_turn and inbox._advance():
                 route = self._routes.find(inbox._header[0])
-                if route is None or inbox._end - inbox._start < route.min_body_size:
+                if self._is_guarded and not self._admit(route):
+                    pass
+                elif route is None or inbox._end - inbox._start < route.min_body_size:
                     self._reject(route)
-                elif route.is_batch:
-                    self._dispatch_run(route)
-                else:
+                elif route.kind == HANDLER:
                     self._dispatch(route)
+                else:
+                    self._dispatch_special(route)
+                left -= 1
+                if not left:
+                    left = LOOK_EVERY
+                    self._look_at_clock()
         except errors.InvalidPacketError as error:
             self._violated(error)
+        except BaseException:
+            if self.is_open and not self.awaits_turn and inbox.buffered:
+                self._yield(0.0)  # a KeyboardInterrupt ends this turn, and not the session
+            raise
         finally:
             self._is_pumping = False
+            self._turn_began = -1.0
             if not self.is_open:
                 self._discard()
             self.flush()
+
+    def _look_at_clock(self) -> None:
+        """Yield when the packets of this turn have had their time, counted from the first look."""
+        now = self._clock()
+        if self._turn_began < 0.0:
+            self._turn_began = now
+        elif now - self._turn_began >= self._dispatch_budget and not self.awaits_turn:
+            self._yield(0.0)
+
+    def _yield(self, delay: float) -> None:
+        self.awaits_turn = True
+        self._ledger.yields += 1
+        self.on_yield(delay)
+
+    # -- who may send what, and how much
+
+    @property
+    def is_logged_in(self) -> bool:
+        """False: only routes with `before_login` are dispatched, packets of others are rejected. Handlers set it."""
+        return self._is_logged_in
+
+    @is_logged_in.setter
+    def is_logged_in(self, value: bool) -> None:
+        self.check_thread()
+        self._is_logged_in = bool(value)
+        self._is_guarded = self._bucket is not None or not self._is_logged_in
+        self.on_login()
+
+    def limit_rate(self, bucket: RateBucket | None, waits: bool = True) -> None:
+        """Let every packet take its cost from `bucket`. When it is spent the session waits for credit, or with
+        `waits=False` packets are rejected and `on_rate_exceeded()` is called for each. None lifts the limit.
+        """
+        self._bucket = bucket
+        self._waits_for_credit = waits
+        self._is_guarded = bucket is not None or not self._is_logged_in
+
+    def _admit(self, route: Route | None) -> bool:
+        """Whether the packet that was cut may be dispatched. It is paid for in any case."""
+        packet_id, packet_size, *_ = self._inbox._header
+        ledger, bucket = self._ledger, self._bucket
+        if bucket is not None:
+            if not self._waits_for_credit:
+                bucket.refill(self.last_received)
+                if bucket.is_spent:
+                    ledger.rejected_rate += 1
+                    ledger.bytes_rejected += packet_size
+                    self.on_rate_exceeded(packet_id)
+                    return False
+            bucket.take(1.0 if route is None else route.cost, packet_size)
+            if bucket.is_spent and self._waits_for_credit:
+                self._wait_for_credit(bucket)
+        if self._is_logged_in or route is None or route.before_login:
+            return True
+        ledger.rejected_login += 1
+        ledger.bytes_rejected += packet_size
+        self.on_early(packet_id)
+        return False
+
+    def _wait_for_credit(self, bucket: RateBucket) -> None:
+        bucket.refill(self._clock())
+        if bucket.is_spent:
+            self._ledger.rate_waits += 1
+            self._yield(bucket.wait)
 
     def _violated(self, error: errors.InvalidPacketError) -> None:
         self._ledger.rejected_invalid += 1
@@ -257,15 +409,54 @@ class Stream:
         ledger.bytes_dispatched += inbox._header[1]
         self._call_handler(route, packet_id, packet)
 
+    def _dispatch_special(self, route: Route) -> None:
+        if route.kind == BATCH:
+            self._dispatch_run(route)
+        else:
+            self._dispatch_heartbeat(route)
+
     def _dispatch_run(self, route: Route) -> None:
         """Hand the packet that was cut, and those of its id behind it, to a batch handler."""
         inbox, ledger = self._inbox, self._ledger
-        packet_id, source = inbox._header[0], inbox._source
+        packet_id, packet_size, *_ = inbox._header
+        source = inbox._source
         starts = inbox._cut_run(route.min_body_size, MAX_PACKETS)
         batch = cut_batch(self, inbox.codec, route.packet_type, packet_id, source, starts)
         ledger.packets_dispatched += len(batch)
         ledger.bytes_dispatched += starts[-1] - starts[0]
+        if self._bucket is not None:  # for the first one it was paid
+            self._bucket.take(route.cost * (len(batch) - 1), starts[-1] - starts[0] - packet_size)
         self._call_handler(route, packet_id, batch)
+
+    # -- heartbeat
+
+    def ping(self, packet_id: int) -> bool:
+        """Send a ping, whose pong brings `round_trip_time`; False if one is on its way or the session is closed."""
+        self.check_thread()
+        if self._awaits_pong:
+            return False
+        highest = self._outbox.codec.layout.max_sequence
+        self._ping_sequence = self._ping_sequence % highest + 1 if highest else 0
+        self._ping_sent = self._clock()
+        self._awaits_pong = True
+        return self.send(packet_id, b"", self._ping_sequence)
+
+    @property
+    def round_trip_time(self) -> float | None:
+        """Seconds from the latest ping to its pong; None before there was one."""
+        return None if self._round_trip < 0.0 else self._round_trip
+
+    def _dispatch_heartbeat(self, route: Route) -> None:
+        packet = self._inbox._packet(RawPacket)
+        self._ledger.packets_dispatched += 1
+        self._ledger.bytes_dispatched += self._inbox._header[1]
+        if route.kind == PING:
+            assert isinstance(route, PingRoute)
+            extras = self._outbox.codec.extras_of(packet) if self._outbox.codec.has_extras else None
+            self.send(route.pong_id, packet.body, packet.sequence, extras)
+        elif self._awaits_pong and packet.sequence == self._ping_sequence:
+            self._round_trip = self.last_received - self._ping_sent
+            self._awaits_pong = False
 
     def _call_handler(self, route: Route, packet_id: int, packet: RawPacket | Batch[Any]) -> None:
         """`route.handler(self, packet)`; what it raises or returns goes to the hooks."""
@@ -316,6 +507,8 @@ class Stream:
         if not self.is_open:
             self._ledger.sends_refused += 1
             return False
+        if self.backlog is not None:
+            return self._send_later(self._outbox.codec.frame(packet_id, body, sequence, header))
         self._outbox.append(packet_id, body, sequence, header)
         self._sent()
         return True
@@ -341,14 +534,34 @@ class Stream:
         if not self.is_open:
             self._ledger.sends_refused += 1
             return False
+        if self.backlog is not None:
+            return self._send_later(frame)
         self._outbox.append_frame(frame)
         self._sent()
         return True
 
+    def _send_later(self, frame: bytes) -> bool:
+        """Give a frame to the backlog, which may leave out this one or an older one."""
+        assert self.backlog is not None
+        if not isinstance(frame, bytes):
+            raise errors.wrong_type("frame", "bytes", frame)
+        if not self.backlog.add(self._outbox.codec, frame):
+            return False
+        self._ledger.packets_out += 1
+        if self.outbox_size > self._calm_size:
+            self._sent_above_limit()
+        return True
+
+    def send_waiting(self, frames: list[bytes]) -> None:
+        """Send frames of the backlog, which were counted when they got there."""
+        for frame in frames:
+            self._outbox.append_frame(frame)
+        self.flush()
+
     def _send_run(self, batch: Batch[Any]) -> bool:
         """Every packet of the batch, as `send` would: copied in pieces that end where a limit is passed."""
         self.check_thread()
-        if batch._codec is not self._outbox.codec:  # the layout has changed since: frames of the old one are none
+        if batch._codec is not self._outbox.codec or self.backlog is not None:  # a new layout, or one by one
             taken = [self.reply(packet) for packet in batch]
             return all(taken)
         first, starts = 0, batch._starts
@@ -356,7 +569,7 @@ class Stream:
             if not self.is_open:
                 self._ledger.sends_refused += len(batch) - first
                 return False
-            limit = self._max_write_buffer if self.is_write_paused else min(FLUSH_SIZE, self._max_write_buffer)
+            limit = self._max_write_buffer if self.is_write_paused else self._calm_size
             packets = batch._packets_above(first, limit - self._outbox.size)
             self._outbox.append_frame(batch._source[starts[first] : starts[first + packets]])
             first += packets
@@ -365,14 +578,21 @@ class Stream:
 
     def _sent(self, packets: int = 1) -> None:
         self._ledger.packets_out += packets
-        waiting = self._outbox.size
-        if waiting > FLUSH_SIZE and not self.is_write_paused:
-            self.flush()
-        elif waiting > self._max_write_buffer:
-            self.on_overflow()
+        if self._outbox.size > self._calm_size:
+            self._sent_above_limit()
         elif not self._in_flush_queue and not self._is_pumping:
             self._in_flush_queue = True
             self._flush_queue.add(self)
+
+    def _sent_above_limit(self) -> None:
+        if not self.is_write_paused:
+            self.flush()  # at once: the end of the turn may be megabytes away
+            return
+        waiting = self.unsent_size
+        if waiting > self._max_write_buffer:
+            self.on_overflow()
+        elif waiting > self._high_watermark:
+            self.on_backlog()
 
     def check_thread(self) -> None:
         """`WrongThreadError` unless this is the thread of `attach()`."""
@@ -426,6 +646,21 @@ class Stream:
     def on_rejected(self, packet_id: int, body_size: int, route: Route | None) -> None:
         """A packet was refused: nobody handles its id (`route` is None), or its body is too short for `route`."""
 
+    def on_login(self) -> None:
+        """`is_logged_in` was set."""
+
+    def on_early(self, packet_id: int) -> None:
+        """A packet was refused because the session is not logged in."""
+
+    def on_rate_exceeded(self, packet_id: int) -> None:
+        """A packet was refused because the bucket is spent."""
+
+    def on_yield(self, delay: float) -> None:
+        """Packets wait until somebody calls `go_on()`: in the loop's next turn, or after `delay` seconds."""
+
+    def on_partial(self) -> None:
+        """A packet began to arrive that is not complete: look at `partial_since()` in time."""
+
     def on_handler_error(self, packet_id: int, error: Exception) -> None:
         """A handler raised."""
 
@@ -434,6 +669,9 @@ class Stream:
 
     def on_read_full(self) -> None:
         """`max_read_buffer` bytes wait behind a suspended handler."""
+
+    def on_backlog(self) -> None:
+        """More than `high_watermark` bytes wait for a peer that does not read; called again and again."""
 
     def on_overflow(self) -> None:
         """More than `max_write_buffer` bytes wait for a peer that does not read."""

@@ -1,0 +1,121 @@
+"""What waits for a slow receiver, frame by frame, and what of it may be left out.
+
+What stays true: frames leave in the order they came; only what a policy names is left out, and it is counted. Only
+sessions whose peer does not read pay for this.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from gamenet._core import HeaderCodec, Ledger
+from gamenet.packets import Packet, packet_id_of
+
+SlowPolicy = Literal["disconnect", "drop_oldest", "drop_newest", "keep_latest"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    policy: SlowPolicy
+    key: tuple[slice, ...] = ()  # of the body
+
+
+class SlowPolicies:
+    """Which packets may be left out for a slow receiver, by packet id. Others are `"disconnect"`."""
+
+    def __init__(self) -> None:
+        self._rules: dict[int, _Rule] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def set(self, packet: type[Packet] | int, policy: SlowPolicy, key: str | tuple[str, ...] = ()) -> None:
+        """`key` names the fields by which `"keep_latest"` tells packets apart: the latest of each is kept.
+
+        `ValueError` for another policy, or a key that is of no use; `AttributeError` for a field that is not there.
+        """
+        if policy not in get_args(SlowPolicy):
+            raise ValueError(f"policy is {policy!r}, not one of {', '.join(get_args(SlowPolicy))}")
+        names = (key,) if isinstance(key, str) else key
+        if names and policy != "keep_latest":
+            raise ValueError(f"a key is for 'keep_latest', not for {policy!r}")
+        if names and not isinstance(packet, type):
+            raise ValueError("a key needs a packet class: a bare id has no fields")
+        slices = tuple(_slice_of(packet, name) for name in names) if isinstance(packet, type) else ()
+        if policy == "disconnect":
+            self._rules.pop(packet_id_of(packet), None)
+        else:
+            self._rules[packet_id_of(packet)] = _Rule(policy, slices)
+
+    def rule_of(self, packet_id: int) -> _Rule | None:
+        """The rule of an id; None: it must not be left out."""
+        return self._rules.get(packet_id)
+
+
+def _slice_of(packet: type[Packet], name: str) -> slice:
+    for field in packet._struct.fields:
+        if field.name == name:
+            return slice(field.offset, field.offset + field.size)
+    raise AttributeError(f"{packet.__name__} has no field {name!r}")
+
+
+class Backlog:
+    """Frames that wait. Above `limit` bytes the oldest of `drop_oldest` go, and `drop_newest` are not taken."""
+
+    def __init__(self, policies: SlowPolicies, limit: int, ledger: Ledger) -> None:
+        self.size = 0
+        self._policies = policies
+        self._limit = limit
+        self._ledger = ledger
+        self._count = 0
+        self._frames: OrderedDict[int, bytes] = OrderedDict()
+        self._old: OrderedDict[int, None] = OrderedDict()  # those that may be dropped
+        self._latest: dict[object, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, codec: HeaderCodec, frame: bytes) -> bool:
+        """Add whole packets; False if they were left out."""
+        packet_id, body_start, _, packet_size = codec.locate(frame)
+        rule = self._policies.rule_of(packet_id) if packet_size == len(frame) else None
+        if rule is not None and rule.policy == "drop_newest" and self.size + len(frame) > self._limit:
+            self._ledger.dropped_newest += 1
+            return False
+        self._count += 1
+        if rule is not None and rule.policy == "keep_latest":
+            body = frame[body_start:]
+            self._replace((packet_id, *(body[part] for part in rule.key)))
+        elif rule is not None and rule.policy == "drop_oldest":
+            self._old[self._count] = None
+        self._frames[self._count] = frame
+        self.size += len(frame)
+        self._make_room()
+        return True
+
+    def take(self, max_size: int) -> list[bytes]:
+        """The oldest frames, at least one if there is any, up to about `max_size` bytes."""
+        taken: list[bytes] = []
+        size = 0
+        while self._frames and size < max_size:
+            number, frame = self._frames.popitem(last=False)
+            self._old.pop(number, None)
+            size += len(frame)
+            taken.append(frame)
+        self.size -= size
+        return taken
+
+    def _replace(self, key: object) -> None:
+        elder = self._latest.get(key)
+        if elder is not None and elder in self._frames:
+            self.size -= len(self._frames.pop(elder))
+            self._ledger.dropped_latest += 1
+        self._latest[key] = self._count
+
+    def _make_room(self) -> None:
+        while self.size > self._limit and self._old:
+            number, _ = self._old.popitem(last=False)
+            self.size -= len(self._frames.pop(number))
+            self._ledger.dropped_oldest += 1

@@ -1,0 +1,48 @@
+"""Heartbeats: ping packets that are answered below the handlers, and the round-trip time that ours bring.
+
+What stays true: no handler and no Python code runs for a peer's ping; at most one ping of ours is on its way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gamenet._core import HeaderCodec, PingRoute, PongRoute, RouteTable
+from gamenet.packets import Packet, packet_id_of
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """`ping` and `pong` are packet classes or ids. A peer's ping is answered with its own body and sequence number.
+
+    Every `interval` seconds (None: never) an empty ping of ours is sent; the answer gives `session.round_trip_time`,
+    and counts as a sign of life. It must bring back the sequence number, if the layout has one. `ValueError` for ids
+    that are the same, or an interval that is not above 0.
+    """
+
+    ping: type[Packet] | int
+    pong: type[Packet] | int
+    interval: float | None = 10.0
+
+    def __post_init__(self) -> None:
+        if self.ping_id == self.pong_id:
+            raise ValueError(f"ping and pong are both packet id {self.ping_id}")
+        if self.interval is not None and not self.interval > 0:
+            raise ValueError(f"interval {self.interval} is not above 0 seconds")
+
+    @property
+    def ping_id(self) -> int:
+        """The packet id of a ping."""
+        return packet_id_of(self.ping)
+
+    @property
+    def pong_id(self) -> int:
+        """The packet id of its answer."""
+        return packet_id_of(self.pong)
+
+    def register(self, routes: RouteTable, codec: HeaderCodec) -> None:
+        """Have both ids answered. `ValueError` if one does not fit the header."""
+        for packet_id in (self.ping_id, self.pong_id):
+            codec.frame(packet_id)
+        routes.set(self.ping_id, PingRoute(self.pong_id))
+        routes.set(self.pong_id, PongRoute())
