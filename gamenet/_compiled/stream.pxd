@@ -57,10 +57,9 @@ cdef class Stream(RunSender):
     cdef bint waits_for_credit
     cdef bint is_partial_watched
     cdef bint awaits_pong
-    cdef public bint awaits_turn
     cdef public object backlog  # takes what is sent while it is not None
     cdef public bint is_open
-    cdef public bint is_suspended
+    cdef int stops  # why nothing is dispatched: bits; 0 when packets are
     cdef public bint is_write_paused
     cdef public double last_received
 

@@ -38,12 +38,18 @@ cdef extern from *:
 cdef enum:
     FLUSH_LIMIT = 65536
     LOOK_INTERVAL = 32
+    SUSPENDED = 1  # why nothing is dispatched
+    AWAITS_TURN = 2
+    CALM = 8
 
 FLUSH_SIZE = FLUSH_LIMIT
 """An outbox above this many bytes does not wait for the end of the turn."""
 
 LOOK_EVERY = LOOK_INTERVAL
-"""Packets between two looks at the clock: a flood is noticed soon, and the looks cost nothing."""
+"""Packets between two looks at the clock."""
+
+CALM_PART = CALM
+"""So many times fewer looks while a chunk has used less than this part of its budget: quick handlers pay nothing."""
 
 WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 """Before 3.12 `writelines()` joins anyway; 3.12.0-3.12.8 and 3.13.0-3.13.1 never call `pause_writing()` from it
@@ -256,7 +262,7 @@ cdef class Stream(RunSender):
 
     cdef inline int look_at_rest(self) except -1:
         """What of a chunk was not dispatched: too much behind a handler, or the first part of a packet."""
-        if self.is_suspended and self.inbox.waiting() >= self.max_read_buffer:
+        if self.stops & SUSPENDED and self.inbox.waiting() >= self.max_read_buffer:
             self.on_read_full()
         if self.inbox.tail is not None and self.inbox.tails != self.tails_seen:
             self.look_at_partial()
@@ -281,18 +287,28 @@ cdef class Stream(RunSender):
         """Count the peer as heard of now: it could not be, for we did not listen."""
         self.last_received = self.partial_began = self.clock()
 
+    @property
+    def is_suspended(self):
+        """Whether packets wait for `resume()`."""
+        return self.stops & SUSPENDED != 0
+
+    @property
+    def awaits_turn(self):
+        """Whether packets wait for `go_on()`."""
+        return self.stops & AWAITS_TURN != 0
+
     def suspend(self):
         """Dispatch nothing until `resume()`; arriving bytes wait."""
-        self.is_suspended = True
+        self.stops |= SUSPENDED
 
     def resume(self):
         """Go on with the packets that waited."""
-        self.is_suspended = False
+        self.stops &= ~SUSPENDED
         self.pump_again()
 
     def go_on(self):
         """After `on_yield()`: go on with the packets that wait."""
-        self.awaits_turn = False
+        self.stops &= ~AWAITS_TURN
         self.pump_again()
 
     cdef int pump_again(self) except -1:
@@ -305,11 +321,11 @@ cdef class Stream(RunSender):
         cdef PacketBuffer inbox = self.inbox
         cdef Route route
         cdef int left = LOOK_INTERVAL
-        if self.is_pumping or self.awaits_turn:
+        if self.is_pumping or self.stops & AWAITS_TURN:
             return 0
         self.is_pumping = True
         try:
-            while self.is_open and not self.is_suspended and not self.awaits_turn and next_packet(inbox):
+            while self.is_open and not self.stops and next_packet(inbox):
                 route = find_route(self.routes, inbox.header.packet_id)
                 if self.is_guarded and not self.admit(route):
                     pass
@@ -321,12 +337,11 @@ cdef class Stream(RunSender):
                     self.dispatch_special(route, inbox)
                 left -= 1
                 if not left:
-                    left = LOOK_INTERVAL
-                    self.look_at_clock()
+                    left = self.look_at_clock()
         except errors.InvalidPacketError as error:
             self.violated(error)
         except BaseException:
-            if self.is_open and not self.awaits_turn and inbox.waiting():
+            if self.is_open and not self.stops & AWAITS_TURN and inbox.waiting():
                 self.give_way(0.0)  # a KeyboardInterrupt ends this turn, and not the session
             raise
         finally:
@@ -338,16 +353,20 @@ cdef class Stream(RunSender):
         return 0
 
     cdef int look_at_clock(self) except -1:
-        """Yield when the packets of this turn have had their time, counted from the first look."""
+        """Yield when the packets of this turn have had their time, counted from the first look; how many packets
+        until the next one.
+        """
         cdef double now = self.clock()
+        if now - self.last_received < self.dispatch_budget / CALM:
+            return CALM * LOOK_INTERVAL
         if self.turn_began < 0.0:
             self.turn_began = now
-        elif now - self.turn_began >= self.dispatch_budget and not self.awaits_turn:
+        elif now - self.turn_began >= self.dispatch_budget and not self.stops & AWAITS_TURN:
             self.give_way(0.0)
-        return 0
+        return LOOK_INTERVAL
 
     cdef int give_way(self, double delay) except -1:
-        self.awaits_turn = True
+        self.stops |= AWAITS_TURN
         self.ledger.yields += 1
         self.on_yield(delay)
         return 0

@@ -47,7 +47,10 @@ FLUSH_SIZE = 65536
 """An outbox above this many bytes does not wait for the end of the turn."""
 
 LOOK_EVERY = 32
-"""Packets between two looks at the clock: a flood is noticed soon, and the looks cost nothing."""
+"""Packets between two looks at the clock."""
+
+CALM_PART = 8
+"""So many times fewer looks while a chunk has used less than this part of its budget: quick handlers pay nothing."""
 
 WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 """Before 3.12 `writelines()` joins anyway; 3.12.0-3.12.8 and 3.13.0-3.13.1 never call `pause_writing()` from it
@@ -86,11 +89,41 @@ class Stream:
     """
 
     __slots__ = (
-        "_awaits_pong", "_bucket", "_calm_size", "_clock", "_decode", "_dispatch_budget", "_encode", "_flush_queue",
-        "_high_watermark", "_in_flush_queue", "_inbox", "_is_guarded", "_is_logged_in", "_is_partial_watched",
-        "_is_pumping", "_ledger", "_max_read_buffer", "_max_write_buffer", "_outbox", "_partial_since", "_ping_sent",
-        "_ping_sequence", "_receiver", "_round_trip", "_routes", "_tails_seen", "_thread", "_transport",
-        "_turn_began", "_waits_for_credit", "awaits_turn", "backlog", "is_open", "is_suspended", "is_write_paused",
+        "_awaits_pong",
+        "_awaits_turn",
+        "_bucket",
+        "_calm_size",
+        "_clock",
+        "_decode",
+        "_dispatch_budget",
+        "_encode",
+        "_flush_queue",
+        "_high_watermark",
+        "_in_flush_queue",
+        "_inbox",
+        "_is_guarded",
+        "_is_logged_in",
+        "_is_partial_watched",
+        "_is_pumping",
+        "_is_suspended",
+        "_ledger",
+        "_max_read_buffer",
+        "_max_write_buffer",
+        "_outbox",
+        "_partial_since",
+        "_ping_sent",
+        "_ping_sequence",
+        "_receiver",
+        "_round_trip",
+        "_routes",
+        "_tails_seen",
+        "_thread",
+        "_transport",
+        "_turn_began",
+        "_waits_for_credit",
+        "backlog",
+        "is_open",
+        "is_write_paused",
         "last_received",
     )
 
@@ -141,9 +174,9 @@ class Stream:
         self._in_flush_queue = False
         self._is_pumping = False
         self.is_open = False
-        self.is_suspended = False
+        self._is_suspended = False
         self.is_write_paused = False
-        self.awaits_turn = False
+        self._awaits_turn = False
         self.backlog: Backlog | None = None
         self.last_received = 0.0
 
@@ -250,7 +283,7 @@ class Stream:
     def _look_at_rest(self) -> None:
         """What of a chunk was not dispatched: too much behind a handler, or the first part of a packet."""
         inbox = self._inbox
-        if self.is_suspended and inbox.buffered >= self._max_read_buffer:
+        if self._is_suspended and inbox.buffered >= self._max_read_buffer:
             self.on_read_full()
         if inbox._tail is not None and inbox._tails != self._tails_seen:
             self._tails_seen = inbox._tails
@@ -270,18 +303,28 @@ class Stream:
         """Count the peer as heard of now: it could not be, for we did not listen."""
         self.last_received = self._partial_since = self._clock()
 
+    @property
+    def is_suspended(self) -> bool:
+        """Whether packets wait for `resume()`."""
+        return self._is_suspended
+
+    @property
+    def awaits_turn(self) -> bool:
+        """Whether packets wait for `go_on()`."""
+        return self._awaits_turn
+
     def suspend(self) -> None:
         """Dispatch nothing until `resume()`; arriving bytes wait."""
-        self.is_suspended = True
+        self._is_suspended = True
 
     def resume(self) -> None:
         """Go on with the packets that waited."""
-        self.is_suspended = False
+        self._is_suspended = False
         self._go_on()
 
     def go_on(self) -> None:
         """After `on_yield()`: go on with the packets that wait."""
-        self.awaits_turn = False
+        self._awaits_turn = False
         self._go_on()
 
     def _go_on(self) -> None:
@@ -291,12 +334,12 @@ class Stream:
         self._look_at_rest()
 
     def _pump(self) -> None:
-        if self._is_pumping or self.awaits_turn:
+        if self._is_pumping or self._awaits_turn:
             return
         inbox, left = self._inbox, LOOK_EVERY
         self._is_pumping = True
         try:
-            while self.is_open and not self.is_suspended and not self.awaits_turn and inbox._advance():
+            while self.is_open and not self._is_suspended and not self._awaits_turn and inbox._advance():
                 route = self._routes.find(inbox._header[0])
                 if self._is_guarded and not self._admit(route):
                     pass
@@ -308,12 +351,11 @@ class Stream:
                     self._dispatch_special(route)
                 left -= 1
                 if not left:
-                    left = LOOK_EVERY
-                    self._look_at_clock()
+                    left = self._look_at_clock()
         except errors.InvalidPacketError as error:
             self._violated(error)
         except BaseException:
-            if self.is_open and not self.awaits_turn and inbox.buffered:
+            if self.is_open and not self._awaits_turn and inbox.buffered:
                 self._yield(0.0)  # a KeyboardInterrupt ends this turn, and not the session
             raise
         finally:
@@ -323,16 +365,21 @@ class Stream:
                 self._discard()
             self.flush()
 
-    def _look_at_clock(self) -> None:
-        """Yield when the packets of this turn have had their time, counted from the first look."""
+    def _look_at_clock(self) -> int:
+        """Yield when the packets of this turn have had their time, counted from the first look; how many packets
+        until the next one.
+        """
         now = self._clock()
+        if now - self.last_received < self._dispatch_budget / CALM_PART:
+            return CALM_PART * LOOK_EVERY
         if self._turn_began < 0.0:
             self._turn_began = now
-        elif now - self._turn_began >= self._dispatch_budget and not self.awaits_turn:
+        elif now - self._turn_began >= self._dispatch_budget and not self._awaits_turn:
             self._yield(0.0)
+        return LOOK_EVERY
 
     def _yield(self, delay: float) -> None:
-        self.awaits_turn = True
+        self._awaits_turn = True
         self._ledger.yields += 1
         self.on_yield(delay)
 
