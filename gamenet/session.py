@@ -93,7 +93,7 @@ class SessionContext:
         self.unknown_packets = unknown_packets
         self.handler_errors = handler_errors
         self.rate_exceeded = rate_exceeded
-        self.slow_policies = slow_policies or SlowPolicies()
+        self.slow_policies = SlowPolicies() if slow_policies is None else slow_policies
         self.heartbeat = heartbeat
         self.login_required = login_required
         self.tasks: set[asyncio.Future[Any]] = set()  # handlers that wait
@@ -317,7 +317,7 @@ class Session(Stream, asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.close_reason is None:
-            self.close_reason = CloseReason.PEER_CLOSED if error is None else CloseReason.NETWORK_ERROR
+            self.close_reason = str(CloseReason.PEER_CLOSED if error is None else CloseReason.NETWORK_ERROR)
         if error is not None:
             level = logging.DEBUG if isinstance(error, ConnectionError) else logging.WARNING
             self._log(level, "connection lost: %s", str(error) or type(error).__name__)

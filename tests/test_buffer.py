@@ -41,6 +41,33 @@ def test_random_pieces(core, rng):
         assert cut(buffer, *pieces) == PACKETS
 
 
+def test_what_is_fed_between_two_packets_does_not_overtake_what_waits(core):
+    buffer = core.PacketBuffer()
+    buffer.feed(wire(1, b"first", 1))
+    buffer.feed(wire(1, b"second", 2))
+    assert next(buffer).sequence == 1  # the first chunk is read to its end, the second waits
+    buffer.feed(wire(1, b"third", 3))
+    buffer.feed(wire(1, b"fourth", 4))
+    assert [packet.sequence for packet in buffer] == [2, 3, 4]
+
+
+@pytest.mark.parametrize("takes", [1, 2, 3, 5])
+def test_feeding_and_taking_in_turns_keeps_the_order(core, rng, takes):
+    buffer, fed, taken, stream = core.PacketBuffer(), 0, [], b""
+    while fed < 200:
+        for _ in range(rng.randrange(1, 2 * takes)):
+            fed += 1
+            stream += wire(1, bytes(rng.randrange(3)), fed)
+            size = rng.choice((len(stream), rng.randrange(len(stream) + 1)))
+            buffer.feed(stream[:size])
+            stream = stream[size:]
+        for _, packet in zip(range(takes), buffer, strict=False):
+            taken.append(packet.sequence)
+    buffer.feed(stream)
+    taken += [packet.sequence for packet in buffer]
+    assert taken == list(range(1, fed + 1))
+
+
 def test_a_tail_waits_in_one_block_of_the_pool(core):
     pool = core.PoolAllocator(block_size=8192)
     buffer = core.PacketBuffer(core.HeaderCodec(), pool)

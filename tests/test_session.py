@@ -659,3 +659,30 @@ async def test_closing_towards_a_peer_that_does_not_read_ends_by_the_deadline(ne
     assert not session.is_closed
     await until(lambda: session.is_closed)
     assert server.stats()["closed"] == {"enough": 1}
+
+
+async def test_packets_that_come_while_handlers_wait_keep_their_order(net, until):
+    server = await net.server()
+    handled, gates = [], [asyncio.Event() for _ in range(6)]
+
+    @server.on(1)
+    async def wait(session, packet):
+        await gates[packet.sequence].wait()
+        handled.append(packet.sequence)
+
+    _reader, writer = await net.open(server)
+
+    async def send_chunk(number):
+        writer.write(wire(1, b"", number))
+        await until(lambda: server.stats()["bytes_in"] == 8 * number)
+
+    for number in (1, 2, 3):
+        await send_chunk(number)
+    gates[1].set()  # the chunk of 2 is read to its end, that of 3 waits behind it
+    await until(lambda: handled == [1])
+    for number in (4, 5):
+        await send_chunk(number)
+    for gate in gates:
+        gate.set()
+    await until(lambda: len(handled) == 5)
+    assert handled == [1, 2, 3, 4, 5]
