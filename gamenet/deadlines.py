@@ -12,14 +12,18 @@ from gamenet.timeouts import Deadline
 from gamenet.timer import LoopTimer
 
 
-class SessionDeadlines:
-    """Which deadlines of a session exist: most have one or two, so a short list holds them."""
+KINDS = ("idle", "assembly", "write", "login", "handler", "heartbeat", "close")
 
-    __slots__ = ("_deadlines", "_timer")
+
+class SessionDeadlines:
+    """The deadlines of a session that exist: one of each kind at most, and most sessions have one or two."""
+
+    __slots__ = ("_timer", *KINDS)
 
     def __init__(self, timer: LoopTimer) -> None:
         self._timer = timer
-        self._deadlines: list[tuple[str, Deadline]] = []
+        for kind in KINDS:
+            setattr(self, kind, None)
 
     def watch(
         self,
@@ -32,28 +36,21 @@ class SessionDeadlines:
 
         Does nothing if that kind is armed. `last_active()` gives None when there is nothing to wait for any more.
         """
-        if timeout is None:
+        deadline: Deadline | None = getattr(self, kind)
+        if timeout is None or (deadline is not None and deadline.is_armed):
             return
-        for place, (armed_kind, deadline) in enumerate(self._deadlines):
-            if armed_kind == kind:
-                if deadline.is_armed:
-                    return
-                del self._deadlines[place]
-                break
         deadline = Deadline(timeout, last_active, on_expired)
-        self._deadlines.append((kind, deadline))
+        setattr(self, kind, deadline)
         self._timer.arm(deadline)
 
     def lift(self, kind: str) -> None:
         """Take a deadline away, if there is one."""
-        for place, (armed_kind, deadline) in enumerate(self._deadlines):
-            if armed_kind == kind:
-                self._timer.disarm(deadline)
-                del self._deadlines[place]
-                return
+        deadline: Deadline | None = getattr(self, kind)
+        if deadline is not None:
+            self._timer.disarm(deadline)
+            setattr(self, kind, None)
 
     def lift_all(self) -> None:
         """Take every deadline away: the session is closed."""
-        for _, deadline in self._deadlines:
-            self._timer.disarm(deadline)
-        self._deadlines.clear()
+        for kind in KINDS:
+            self.lift(kind)

@@ -209,7 +209,8 @@ cdef class HeaderCodec:
         """
         cdef Header header
         cdef Py_ssize_t size = PyBytes_GET_SIZE(frame)
-        if not self.scan(<const uint8_t*>PyBytes_AS_STRING(frame), size, &header) or header.packet_size > <uint64_t>size:
+        cdef const uint8_t* start = <const uint8_t*>PyBytes_AS_STRING(frame)
+        if not self.scan(start, size, &header) or header.packet_size > <uint64_t>size:
             raise errors.frame_is_not_whole(size)
         return header.packet_id, header.body_start, header.body_start + header.body_size, header.packet_size
 

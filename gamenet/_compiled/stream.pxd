@@ -37,31 +37,33 @@ cdef class Stream(RunSender):
     cdef object transport  # None before attach() and after detach()
     cdef object write  # transport.write
     cdef DirectTransport direct  # the transport, if it is one; else None
+    cdef RateBucket bucket  # None: packets and bytes are not limited
+    cdef public object backlog  # takes what is sent while it is not None
     cdef Py_ssize_t max_read_buffer
     cdef Py_ssize_t max_write_buffer
     cdef Py_ssize_t high_watermark
     cdef Py_ssize_t calm_size  # up to so many bytes no limit of the outbox is passed
-    cdef double dispatch_budget  # seconds
-    cdef double turn_began  # of the packets that are being dispatched: at the first look at the clock; below 0 before it
-    cdef RateBucket bucket  # None: packets and bytes are not limited
-    cdef double partial_began  # when the packet that is incomplete began to arrive
-    cdef unsigned int tails_seen  # the inbox's count at `partial_began`
-    cdef double ping_sent  # when
-    cdef double round_trip  # seconds; below 0 before the first pong
-    cdef uint64_t ping_sequence
     cdef unsigned long thread  # who may send; 0 before attach()
-    cdef bint in_flush_queue
-    cdef bint is_pumping
-    cdef bint is_guarded  # packets are admitted one by one: by the bucket, or because nobody is logged in
-    cdef bint is_not_logged_in
-    cdef bint waits_for_credit
-    cdef bint is_partial_watched
-    cdef bint awaits_pong
-    cdef public object backlog  # takes what is sent while it is not None
-    cdef public bint is_open
-    cdef int stops  # why nothing is dispatched: bits; 0 when packets are
-    cdef public bint is_write_paused
+    # times, in seconds
     cdef public double last_received
+    cdef double dispatch_budget
+    cdef double turn_began  # at the first look at the clock; below 0 before it
+    cdef double partial_began  # when the packet that is incomplete began to arrive
+    cdef double ping_sent
+    cdef double round_trip  # below 0 before the first pong
+    cdef uint64_t ping_sequence
+    cdef unsigned int tails_seen  # the inbox's count at `partial_began`
+    # flags
+    cdef public bint is_open
+    cdef public bint is_write_paused
+    cdef unsigned char stops  # why nothing is dispatched: bits; 0 when packets are
+    cdef unsigned char in_flush_queue
+    cdef unsigned char is_pumping
+    cdef unsigned char is_guarded  # packets are admitted one by one: by the bucket, or because nobody is logged in
+    cdef unsigned char is_not_logged_in
+    cdef unsigned char waits_for_credit
+    cdef unsigned char is_partial_watched
+    cdef unsigned char awaits_pong
 
     cdef int pump_rest(self) except -1
     cdef int feed(self, chunk) except -1

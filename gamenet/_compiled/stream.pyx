@@ -385,7 +385,7 @@ cdef class Stream(RunSender):
         self.is_guarded = self.bucket is not None or self.is_not_logged_in
         self.on_login()
 
-    def limit_rate(self, RateBucket bucket, waits=True):
+    def limit_rate(self, RateBucket bucket, bint waits=True):
         """Let every packet take its cost from `bucket`. When it is spent the session waits for credit, or with
         `waits=False` packets are rejected and `on_rate_exceeded()` is called for each. None lifts the limit.
         """
