@@ -1,21 +1,59 @@
 """The dispatch table: which handler gets the packets of which id.
 
-What stays true: a handler that runs is not touched by what replaces it; the next packet goes to the new one.
+What stays true: a handler that runs is not touched by what replaces it; the next packet goes to the new one. While a
+module is being reloaded, registrations gather beside the table, and reach it all at once or not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gamenet._core import RawPacket, Route, RouteTable
 from gamenet.packets import Packet, packet_id_of
+from gamenet.reload import Registry, running_module
 
 Handler = Callable[[Any, Any], Any]
 HandlerT = TypeVar("HandlerT", bound=Handler)
+Wrapper = Callable[[int | None, Route], Handler]
+"""`wrapper(packet_id, route)` gives what is called in place of `route.handler`; the id is None for the default."""
 
 
-class DispatchTable:
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A registration: the route as it was asked for, the one in the table, and the module that registered it."""
+
+    route: Route
+    live: Route
+    module: str | None
+
+
+class _Handlers:
+    """Registrations by packet id, the default's under None; `table` shows the same to the streams."""
+
+    def __init__(self, table: RouteTable) -> None:
+        self.table = table
+        self.entries: dict[int | None, _Entry] = {}
+
+    def set(self, packet_id: int | None, entry: _Entry) -> None:
+        if packet_id is None:
+            self.table.default = entry.live
+        else:
+            self.table.set(packet_id, entry.live)
+            packet_id = operator.index(packet_id)
+        self.entries[packet_id] = entry
+
+    def remove(self, packet_id: int | None) -> None:
+        if packet_id is None:
+            self.table.default = None
+        else:
+            self.table.remove(packet_id)
+        self.entries.pop(packet_id, None)
+
+
+class DispatchTable(Registry):
     """Handlers by packet id. `handler(session, packet)` may be a function or `async def`.
 
     With a packet class the handler gets an instance of it, and never one whose body is shorter than the struct;
@@ -25,6 +63,10 @@ class DispatchTable:
 
     def __init__(self) -> None:
         self.routes = RouteTable()
+        self._live = _Handlers(self.routes)
+        self._staged: _Handlers | None = None
+        self._registrants: list[str | None] = []
+        self._wrapper: Wrapper | None = None
 
     def on(self, packet: type[Packet] | int) -> Callable[[HandlerT], HandlerT]:
         """Decorator: register the function for a packet class or id, replacing what was there."""
@@ -49,7 +91,7 @@ class DispatchTable:
 
         `TypeError` for what is no packet class, id or callable; `ValueError` for an id outside 0 to 2**64-1.
         """
-        self.routes.set(packet_id_of(packet), _route(packet, handler))
+        self._set(packet_id_of(packet), _route(packet, handler))
 
     def register_batch(self, packet: type[Packet] | int, handler: Handler) -> None:
         """Register or replace as `register`: `handler(session, batch)` is called once per run of packets of this id.
@@ -57,23 +99,86 @@ class DispatchTable:
         A run is what lies together in one chunk, up to 4,096 packets; one that came in two pieces is a run of its
         own. Every packet of a run counts as dispatched when the handler is called.
         """
-        self.routes.set(packet_id_of(packet), _route(packet, handler, is_batch=True))
+        self._set(packet_id_of(packet), _route(packet, handler, is_batch=True))
 
     def unregister(self, packet: type[Packet] | int) -> None:
         """Take the handler away: the id is then unknown. `KeyError` if it has none."""
-        self.routes.remove(packet_id_of(packet))
+        self._current.remove(packet_id_of(packet))
 
     def set_default(self, handler: Handler | None) -> None:
         """The handler for every id that has none (it gets a `RawPacket`); None makes such ids unknown again."""
-        self.routes.default = None if handler is None else Route(handler)
+        if handler is None:
+            self._current.remove(None)
+        else:
+            self._set(None, Route(handler))
 
     def handler_of(self, packet: type[Packet] | int) -> Handler | None:
         """The handler registered for this very id, or None."""
-        route = self.routes.get(packet_id_of(packet))
-        return None if route is None else route.handler
+        entry = self._current.entries.get(packet_id_of(packet))
+        return None if entry is None else entry.route.handler
 
     def __len__(self) -> int:
-        return len(self.routes)
+        return len(self._current.table)
+
+    def wrap_handlers(self, wrapper: Wrapper | None) -> None:
+        """Have `wrapper(packet_id, route)` called for each handler, those registered later too, and what it returns
+        called in the handler's place; None undoes it. Without a wrapper nothing stands between packet and handler.
+        """
+        if self._staged is not None:
+            raise RuntimeError("handlers cannot be wrapped while a module is being reloaded")
+        self._wrapper = wrapper
+        wrapped = _Handlers(RouteTable())
+        for packet_id, entry in self._live.entries.items():
+            wrapped.set(packet_id, _Entry(entry.route, self._wrapped(packet_id, entry.route), entry.module))
+        self._take_over(wrapped)
+
+    # -- what `Server.reload` asks for
+
+    def stage(self, module: str) -> None:
+        """Let registrations gather beside the table, without what `module` registered before."""
+        if self._staged is not None:
+            raise RuntimeError("a module is being reloaded already")
+        self._staged, self._registrants = _Handlers(RouteTable()), []
+        for packet_id, entry in self._live.entries.items():
+            if entry.module != module:
+                self._staged.set(packet_id, entry)
+
+    @property
+    def registrants(self) -> Sequence[str | None]:
+        """By which module each registration was made that was gathered."""
+        return self._registrants
+
+    def commit(self) -> None:
+        """Let what was gathered take effect, in one step."""
+        assert self._staged is not None
+        staged, self._staged = self._staged, None
+        self._take_over(staged)
+
+    def roll_back(self) -> None:
+        """Forget what was gathered."""
+        self._staged = None
+
+    # -- small parts
+
+    @property
+    def _current(self) -> _Handlers:
+        return self._live if self._staged is None else self._staged
+
+    def _set(self, packet_id: int | None, route: Route) -> None:
+        entry = _Entry(route, self._wrapped(packet_id, route), running_module())
+        self._current.set(packet_id, entry)
+        if self._staged is not None:
+            self._registrants.append(entry.module)
+
+    def _wrapped(self, packet_id: int | None, route: Route) -> Route:
+        if self._wrapper is None:
+            return route
+        return Route(self._wrapper(packet_id, route), route.packet_type, route.min_body_size, route.is_batch)
+
+    def _take_over(self, handlers: _Handlers) -> None:
+        """Make `handlers` what is in use. The old ones are freed with `handlers`, when nothing shows them any more."""
+        self.routes.exchange(handlers.table)
+        self._live.entries, handlers.entries = handlers.entries, self._live.entries
 
 
 def _route(packet: type[Packet] | int, handler: Handler, is_batch: bool = False) -> Route:

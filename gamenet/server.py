@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl as ssl_module
+import threading
 from collections import Counter
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 from gamenet._core import Ledger, PoolAllocator, codec_for
 from gamenet.dispatch import DispatchTable, HandlerT
-from gamenet.errors import CloseReason
+from gamenet.errors import CloseReason, WrongThreadError
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
 from gamenet.manager import SessionManager
 from gamenet.packets import Packet
+from gamenet.reload import Hooks, reload_module
 from gamenet.session import Session, SessionContext
 from gamenet.transports import TransportName, check_name, choose_server
 
@@ -69,9 +72,10 @@ class Server:
         self._pool = PoolAllocator(self.limits.max_packet_size, max_blocks=self.limits.max_sessions)
         self._ledger = Ledger()
         self.sessions = SessionManager(self._codec)
-        self._opened_hooks: list[Callable[[Session], Any]] = []
-        self._closed_hooks: list[Callable[[Session, str], Any]] = []
+        self._opened_hooks = Hooks()
+        self._closed_hooks = Hooks()
         self._context: SessionContext | None = None
+        self._thread = 0  # the loop's, while there is a context
         self._listener: asyncio.Server | None = None
         self._closing: set[Session] = set()  # refused ones: never in `sessions`, but to be waited for
         self._all_closed: asyncio.Event | None = None
@@ -95,13 +99,28 @@ class Server:
 
     def on_opened(self, hook: OpenedT) -> OpenedT:
         """Decorator: `hook(session)` is called when a session has opened, before its first packet."""
-        self._opened_hooks.append(hook)
+        self._opened_hooks.add(hook)
         return hook
 
     def on_closed(self, hook: ClosedT) -> ClosedT:
         """Decorator: `hook(session, reason)` is called once when a session has closed and left every room."""
-        self._closed_hooks.append(hook)
+        self._closed_hooks.add(hook)
         return hook
+
+    def reload(self, module: ModuleType | str) -> None:
+        """Run a module's source again, and change everything it registers with this server in one step.
+
+        Connections stay, packets go on arriving, none is lost; a handler that runs ends as it began. What the module
+        registered before and does not register again is gone, what other modules registered stays. Call it in the
+        thread of the server's loop, also inside a handler.
+
+        If the module raises, the exception reaches the caller, and handlers, hooks and the module's names stay as
+        they were. `RuntimeError`, likewise, if it registers nothing with this server. `ImportError` if there is no
+        imported module of that name, `WrongThreadError` from another thread while the server runs.
+        """
+        if self._context is not None and self._thread != threading.get_ident():
+            raise WrongThreadError("reload() belongs into the thread of the server's loop: loop.call_soon_threadsafe()")
+        reload_module(module, (self.dispatch, self._opened_hooks, self._closed_hooks))
 
     # -- running
 
@@ -133,6 +152,7 @@ class Server:
             lambda: transports.session_type(context), host, port, ssl=self.ssl, backlog=BACKLOG
         )
         self._context = context
+        self._thread = threading.get_ident()
 
     @property
     def is_listening(self) -> bool:

@@ -11,7 +11,7 @@ LAYERS = [
     ["errors", "layout", "fields"],
     ["_pure", "_compiled"],
     ["_core"],
-    ["limits", "logs", "timeouts", "declaration", "packets", "dispatch", "decoder"],
+    ["limits", "logs", "timeouts", "declaration", "packets", "reload", "dispatch", "decoder"],
     ["timer", "session", "manager"],
     ["transports"],
     ["server", "client", "run"],
