@@ -15,3 +15,5 @@ cdef class Ledger:
     cdef public uint64_t rejected_invalid
     cdef public uint64_t handler_errors
     cdef public uint64_t sends_refused
+    cdef public uint64_t pumping  # the address of the stream whose packets are handled now; 0: none's
+    cdef public uint64_t packet_id  # of the packet handled now, while `pumping`

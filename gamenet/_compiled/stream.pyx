@@ -248,10 +248,14 @@ cdef class Stream(RunSender):
 
     cdef int pump(self) except -1:
         cdef PacketBuffer inbox = self.inbox
+        cdef Ledger ledger = self.ledger
+        cdef uint64_t outer = ledger.pumping
+        cdef uint64_t outer_id = ledger.packet_id
         cdef Route route
         if self.is_pumping:
             return 0
         self.is_pumping = True
+        ledger.pumping = <uint64_t><size_t><PyObject*>self
         try:
             while self.is_open and not self.is_suspended and next_packet(inbox):
                 route = find_route(self.routes, inbox.header.packet_id)
@@ -265,6 +269,8 @@ cdef class Stream(RunSender):
             self.violated(error)
         finally:
             self.is_pumping = False
+            ledger.pumping = outer
+            ledger.packet_id = outer_id
             if not self.is_open:
                 self.discard()
             self.flush_now()
@@ -294,6 +300,7 @@ cdef class Stream(RunSender):
         batch.fill(self, inbox.wire, route.packet_type, packet_id, inbox.source, frames, run)
         self.ledger.packets_dispatched += run.packets
         self.ledger.bytes_dispatched += run.size
+        self.ledger.packet_id = packet_id
         try:
             call_handler(self, route, packet_id, <PyObject*>batch)
         finally:
@@ -550,6 +557,7 @@ cdef inline int dispatch(Stream stream, Route route, PacketBuffer inbox) except 
     cdef RawPacket packet = take_packet(route)
     stream.ledger.packets_dispatched += 1
     stream.ledger.bytes_dispatched += inbox.header.packet_size
+    stream.ledger.packet_id = packet_id
     packet.id = packet_id
     packet.number = inbox.header.sequence
     packet.source = inbox.source

@@ -6,7 +6,11 @@ sessions still buffer.
 
 
 class Ledger:
-    """Counters of one server or client. Written by the streams, read by `stats()`."""
+    """Counters of one server or client. Written by the streams, read by `stats()`.
+
+    `pumping` is the `id()` of the stream whose packets are handled right now (0: none's), `packet_id` that of the
+    packet: numbers and no references, so that a watchdog may read them in another thread.
+    """
 
     __slots__ = (
         "bytes_discarded",
@@ -15,9 +19,11 @@ class Ledger:
         "bytes_out",
         "bytes_rejected",
         "handler_errors",
+        "packet_id",
         "packets_discarded",
         "packets_dispatched",
         "packets_out",
+        "pumping",
         "rejected_invalid",
         "rejected_short",
         "rejected_unknown",
@@ -38,3 +44,5 @@ class Ledger:
         self.rejected_invalid = 0
         self.handler_errors = 0
         self.sends_refused = 0
+        self.pumping = 0
+        self.packet_id = 0

@@ -215,7 +215,8 @@ class Stream:
     def _pump(self) -> None:
         if self._is_pumping:
             return
-        inbox = self._inbox
+        inbox, ledger = self._inbox, self._ledger
+        outer, ledger.pumping, outer_id = ledger.pumping, id(self), ledger.packet_id
         self._is_pumping = True
         try:
             while self.is_open and not self.is_suspended and inbox._advance():
@@ -230,6 +231,7 @@ class Stream:
             self._violated(error)
         finally:
             self._is_pumping = False
+            ledger.pumping, ledger.packet_id = outer, outer_id
             if not self.is_open:
                 self._discard()
             self.flush()
@@ -269,6 +271,7 @@ class Stream:
 
     def _call_handler(self, route: Route, packet_id: int, packet: RawPacket | Batch[Any]) -> None:
         """`route.handler(self, packet)`; what it raises or returns goes to the hooks."""
+        self._ledger.packet_id = packet_id
         try:
             result = route.handler(self, packet)
         except errors.InvalidPacketError as error:
