@@ -157,6 +157,7 @@ class Client:
 
     def session_closed(self, session: Session, reason: str) -> None:
         """Called when the connection is gone."""
+        self._context.log.close()
         if not self._closed.done():
             self._closed.set_result(None)
         for answer in self._requests.values():

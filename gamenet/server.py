@@ -194,6 +194,8 @@ class Server:
                 session.abort(CloseReason.SERVER_STOPPED)
             await self._wait_closed(None)
         await _end(listener)
+        if self._context is not None:
+            self._context.log.close()
         self._context = self._stopping = None
 
     async def __aenter__(self) -> Server:
@@ -252,9 +254,9 @@ class Server:
     def _call(self, hook: Callable[..., Any], session: Session, *values: object) -> None:
         try:
             hook(session, *values)
-        except Exception:
+        except Exception as error:
             self._ledger.handler_errors += 1
-            logger.exception("session %d: %s raised", session.id, getattr(hook, "__qualname__", hook))
+            session._log(logging.ERROR, "the hook %s raised", getattr(hook, "__qualname__", hook), error=error)
 
     # -- the ledger
 

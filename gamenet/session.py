@@ -72,7 +72,7 @@ class SessionContext:
         self.pool = pool
         self.routes = routes
         self.ledger = ledger
-        self.log = LimitedLogger(logger, loop.time)
+        self.log = LimitedLogger(logger, loop.time, call_later=loop.call_later)
         self.timer = LoopTimer(loop)
         self.clock = clock_of(loop)
         self.flush_queue = FlushQueue(loop.call_soon)
@@ -270,15 +270,16 @@ class Session(Stream, asyncio.Protocol):
 
     def on_rejected(self, packet_id: int, body_size: int, route: Route | None) -> None:
         if route is None:
-            self._log(logging.WARNING, "no handler for packet id %d with a body of %d bytes", packet_id, body_size)
+            text = "no handler for packet id %d with a body of %d bytes"
+            self._log(logging.WARNING, text, packet_id, body_size, packet_id=packet_id)
             if self._context.unknown_packets == "close":
                 self.close(CloseReason.UNKNOWN_PACKET)
         else:
             needed = (route.packet_type.__name__, route.min_body_size, body_size)
-            self._log(logging.WARNING, "%s needs a body of %d bytes, got %d", *needed)
+            self._log(logging.WARNING, "%s needs a body of %d bytes, got %d", *needed, packet_id=packet_id)
 
     def on_handler_error(self, packet_id: int, error: Exception) -> None:
-        self._log(logging.ERROR, "the handler of packet id %d raised", packet_id, error=error)
+        self._log(logging.ERROR, "the handler of packet id %d raised", packet_id, packet_id=packet_id, error=error)
         if self._context.handler_errors == "close":
             self.close(CloseReason.HANDLER_ERROR)
 
@@ -345,8 +346,12 @@ class Session(Stream, asyncio.Protocol):
         if held and not self._holds and transport is not None and not transport.is_closing():
             transport.resume_reading()
 
-    def _log(self, level: int, message: str, *values: object, error: Exception | None = None) -> None:
+    def _log(
+        self, level: int, message: str, *values: object, packet_id: int | None = None, error: Exception | None = None
+    ) -> None:
         extra = {"session_id": self.id, "peer": self.peername}
+        if packet_id is not None:
+            extra["packet_id"] = packet_id
         who = (self.id, str(self.peername))
         self._context.log.log(level, "session %d %s " + message, *who, *values, extra=extra, error=error)
 
