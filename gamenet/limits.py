@@ -30,6 +30,8 @@ class Limits:
     """Bytes in the transport's queue below which it is one no longer."""
     max_write_buffer: int = 1_048_576
     """Bytes that wait for a slow receiver, beside the transport's own queue, before it is aborted."""
+    watchdog_timeout: float | None = 1.0
+    """A callback that holds up a server's loop for this long is named in the log; a client has no watchdog."""
 
     def __post_init__(self) -> None:
         for name in ("max_packet_size", "max_sessions", "max_read_buffer", "max_write_buffer", "high_watermark"):
@@ -37,7 +39,7 @@ class Limits:
         self._at_least("low_watermark", 0)
         if self.low_watermark > self.high_watermark:
             raise ValueError(f"low_watermark {self.low_watermark} is above high_watermark {self.high_watermark}")
-        for name in ("idle_timeout", "close_timeout"):
+        for name in ("idle_timeout", "close_timeout", "watchdog_timeout"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} {value} is not above 0 seconds")

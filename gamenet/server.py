@@ -24,6 +24,7 @@ from gamenet.packets import Packet
 from gamenet.reload import Hooks, reload_module
 from gamenet.session import Session, SessionContext
 from gamenet.transports import TransportName, check_name, choose_server
+from gamenet.watchdog import Watchdog
 
 logger = logging.getLogger("gamenet")
 
@@ -74,6 +75,9 @@ class Server:
         self.sessions = SessionManager(self._codec)
         self._opened_hooks = Hooks()
         self._closed_hooks = Hooks()
+        self._watchdog = Watchdog(
+            self.limits.watchdog_timeout, self._ledger, lambda: [*self.sessions, *self._closing], logger
+        )
         self._context: SessionContext | None = None
         self._thread = 0  # the loop's, while there is a context
         self._listener: asyncio.Server | None = None
@@ -153,6 +157,7 @@ class Server:
         )
         self._context = context
         self._thread = threading.get_ident()
+        self._watchdog.start(loop)
 
     @property
     def is_listening(self) -> bool:
@@ -194,6 +199,7 @@ class Server:
                 session.abort(CloseReason.SERVER_STOPPED)
             await self._wait_closed(None)
         await _end(listener)
+        self._watchdog.stop()
         if self._context is not None:
             self._context.log.close()
         self._context = self._stopping = None
@@ -282,6 +288,7 @@ class Server:
             },
             "handler_errors": ledger.handler_errors,
             "sends_refused": ledger.sends_refused,
+            "blocked": self._watchdog.blocked,
             "bytes_in": ledger.bytes_in,
             "bytes_dispatched": ledger.bytes_dispatched,
             "bytes_rejected": ledger.bytes_rejected,

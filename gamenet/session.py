@@ -306,6 +306,8 @@ class Session(Stream, asyncio.Protocol):
         if task.done():
             self._report(packet_id, task)
             return
+        if inspect.iscoroutine(awaitable) and isinstance(task, asyncio.Task):  # a task of ours, not of the user's
+            task.set_name(handler_task_name(self.id, packet_id))
         self._task = task
         self.suspend()
         task.add_done_callback(partial(self._handler_done, packet_id))
@@ -360,6 +362,11 @@ class BufferedSession(Session, asyncio.BufferedProtocol):
     """A session for loops that read into memory of ours: one buffer for all of them, and no copy."""
 
     __slots__ = ()
+
+
+def handler_task_name(session_id: object, packet_id: object) -> str:
+    """The name of the task of an `async def` handler; `asyncio.all_tasks()` and the watchdog show it."""
+    return f"gamenet session {session_id} packet {packet_id}"
 
 
 def _start(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any]) -> asyncio.Future[Any]:

@@ -12,7 +12,7 @@ LAYERS = [
     ["_pure", "_compiled"],
     ["_core"],
     ["limits", "logs", "timeouts", "declaration", "packets", "reload", "dispatch", "decoder"],
-    ["timer", "session", "manager"],
+    ["timer", "session", "manager", "watchdog"],
     ["transports"],
     ["server", "client", "run"],
     ["demo", "cli", "__main__"],
