@@ -123,9 +123,12 @@ class DispatchTable(Registry):
     def wrap_handlers(self, wrapper: Wrapper | None) -> None:
         """Have `wrapper(packet_id, route)` called for each handler, those registered later too, and what it returns
         called in the handler's place; None undoes it. Without a wrapper nothing stands between packet and handler.
+        `RuntimeError` if there is a wrapper already, or while a module is being reloaded.
         """
         if self._staged is not None:
             raise RuntimeError("handlers cannot be wrapped while a module is being reloaded")
+        if wrapper is not None and self._wrapper is not None:
+            raise RuntimeError("the handlers are wrapped already")
         self._wrapper = wrapper
         wrapped = _Handlers(RouteTable())
         for packet_id, entry in self._live.entries.items():

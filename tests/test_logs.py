@@ -115,7 +115,7 @@ def test_so_many_kinds_are_known(log, timers, caplog, kinds):
 def test_what_was_left_out_is_reported_when_it_is_quiet(log, timers, caplog):
     for n in range(8):
         log.log(logging.WARNING, "line %d of %s", n, "x")
-    for n in range(7):
+    for _ in range(7):
         log.log(logging.INFO, "other")
     assert (timers.most, len(timers.calls)) == (1, 1)
     timers.advance(QUIET_AFTER - 1)
