@@ -12,7 +12,7 @@ LAYERS = [
     ["_pure", "_compiled"],
     ["_core"],
     ["limits", "logs", "timeouts", "declaration", "packets", "reload", "dispatch", "decoder"],
-    ["timer", "session", "manager", "watchdog"],
+    ["timer", "session", "manager", "watchdog", "handler_times"],
     ["transports"],
     ["server", "client", "run"],
     ["metrics"],
