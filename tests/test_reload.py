@@ -3,11 +3,14 @@
 import asyncio
 import gc
 import importlib
+import re
+import struct
 import sys
 import textwrap
 import threading
 import types
 import weakref
+from pathlib import Path
 
 import pytest
 from wire import read_packet, wire
@@ -352,3 +355,40 @@ def test_a_wrapper_is_put_around_every_handler(gamenet):
     table.wrap_handlers(None)
     assert table.routes.get(7) is plain
     assert table.routes.get(8).handler is table.routes.default.handler is handler
+
+
+DOCS = Path(__file__).parents[1] / "docs" / "operations.md"
+
+
+@pytest.mark.skipif(not DOCS.exists(), reason="no docs beside the tests")
+async def test_the_example_of_the_docs(net, tmp_path, monkeypatch):
+    sources = {
+        code.partition("\n")[0].removeprefix("# "): code
+        for code in re.findall(r"(?s)```python\n(# \w+\.py\n.*?)```", DOCS.read_text(encoding="utf-8"))
+    }
+    assert list(sources) == ["arena.py", "handlers.py", "main.py"]
+    for name, source in sources.items():
+        (tmp_path / name).write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setitem(sys.modules, "gamenet", net.gamenet)
+    try:
+        server = load("main").arena.server
+        await net.start(server)
+        net.servers.append(server)
+        reader, writer = await net.open(server)
+        for points, total in ((5, 5), (6, 11)):
+            writer.write(wire(1, struct.pack("<I", points)))
+            assert await read_packet(reader) == (1, 0, struct.pack("<I", total))
+        edited = sources["handlers.py"].replace("+ packet.points", "+ 10 * packet.points")
+        (tmp_path / "handlers.py").write_text(edited, encoding="utf-8")
+        writer.write(wire(9000) + wire(1, struct.pack("<I", 7)))
+        assert await read_packet(reader) == (9000, 0, b"")
+        assert await read_packet(reader) == (1, 0, struct.pack("<I", 81))
+        (tmp_path / "handlers.py").write_text(edited + "\nmistake", encoding="utf-8")
+        writer.write(wire(9000) + wire(1, struct.pack("<I", 1)))
+        assert await read_packet(reader) == (1, 0, struct.pack("<I", 91))
+        assert server.stats()["handler_errors"] == 1
+    finally:
+        for name in sources:
+            sys.modules.pop(name.removesuffix(".py"), None)
