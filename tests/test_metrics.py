@@ -267,6 +267,25 @@ async def test_failures_are_counted_and_reported_as_ever(net, registry, caplog):
     assert [samples["gamenet_handler_failures_total", "server", label] for label in "123"] == [1, 1, 0]
 
 
+async def test_a_timed_handler_sees_what_its_awaits_raise(net, registry):
+    server = await net.server()
+    metrics.export(server, handlers=True, registry=registry)
+
+    @server.on(1)
+    async def handler(session, packet):
+        failing = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(failing.set_exception, LookupError())
+        try:
+            await failing
+        except LookupError:
+            session.reply(packet)
+
+    reader, writer = await net.open(server)
+    writer.write(wire(1))
+    await read_packet(reader)
+    assert server.stats()["handler_errors"] == 0
+
+
 async def test_a_handler_that_is_cancelled_is_no_failure(net, registry, until):
     server = await net.server()
     metrics.export(server, handlers=True, registry=registry)
@@ -276,8 +295,9 @@ async def test_a_handler_that_is_cancelled_is_no_failure(net, registry, until):
     async def handler(session, packet):
         try:
             await asyncio.sleep(3600)
-        finally:
+        except asyncio.CancelledError:
             ended.append(session)
+            raise
 
     _, writer = await net.open(server)
     writer.write(wire(1))
