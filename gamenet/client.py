@@ -59,7 +59,7 @@ class Client:
         codec = codec_for(layout, min(limits.max_packet_size, layout.max_packet_size))
         pool = PoolAllocator(limits.max_packet_size)
         if heartbeat is not None:
-            heartbeat.register(self.dispatch.routes, codec)
+            heartbeat.register(self.dispatch, codec)
         self._ledger = Ledger()
         self._context = SessionContext(
             self, loop, limits, codec, pool, self.dispatch.routes, self._ledger, logger, heartbeat=heartbeat
@@ -161,6 +161,7 @@ class Client:
 
     def session_closed(self, session: Session, reason: str) -> None:
         """Called when the connection is gone."""
+        self._context.log.close()
         if not self._closed.done():
             self._closed.set_result(None)
         for answer in self._requests.values():

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from gamenet.timeouts import Deadline
 from gamenet.timer import LoopTimer
 
-
 KINDS = ("idle", "assembly", "write", "login", "handler", "heartbeat", "close")
 
 

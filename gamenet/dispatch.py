@@ -1,21 +1,59 @@
 """The dispatch table: which handler gets the packets of which id.
 
-What stays true: a handler that runs is not touched by what replaces it; the next packet goes to the new one.
+What stays true: a handler that runs is not touched by what replaces it; the next packet goes to the new one. While a
+module is being reloaded, registrations gather beside the table, and reach it all at once or not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from gamenet._core import RawPacket, Route, RouteTable
+from gamenet._core import PingRoute, PongRoute, RawPacket, Route, RouteTable
 from gamenet.packets import Packet, packet_id_of
+from gamenet.reload import Registry, running_module
 
 Handler = Callable[[Any, Any], Any]
 HandlerT = TypeVar("HandlerT", bound=Handler)
+Wrapper = Callable[[int | None, Route], Handler]
+"""`wrapper(packet_id, route)` gives what is called in place of `route.handler`; the id is None for the default."""
 
 
-class DispatchTable:
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A registration: the route as it was asked for, the one in the table, and the module that registered it."""
+
+    route: Route
+    live: Route
+    module: str | None
+
+
+class _Handlers:
+    """Registrations by packet id, the default's under None; `table` shows the same to the streams."""
+
+    def __init__(self, table: RouteTable) -> None:
+        self.table = table
+        self.entries: dict[int | None, _Entry] = {}
+
+    def set(self, packet_id: int | None, entry: _Entry) -> None:
+        if packet_id is None:
+            self.table.default = entry.live
+        else:
+            self.table.set(packet_id, entry.live)
+            packet_id = operator.index(packet_id)
+        self.entries[packet_id] = entry
+
+    def remove(self, packet_id: int | None) -> None:
+        if packet_id is None:
+            self.table.default = None
+        else:
+            self.table.remove(packet_id)
+        self.entries.pop(packet_id, None)
+
+
+class DispatchTable(Registry):
     """Handlers by packet id. `handler(session, packet)` may be a function or `async def`.
 
     With a packet class the handler gets an instance of it, and never one whose body is shorter than the struct;
@@ -25,7 +63,12 @@ class DispatchTable:
 
     def __init__(self) -> None:
         self.routes = RouteTable()
-        self._before_login: set[int] = set()
+        self._live = _Handlers(self.routes)
+        self._staged: _Handlers | None = None
+        self._registrants: list[str | None] = []
+        self._wrapper: Wrapper | None = None
+        self._before_login: frozenset[int] = frozenset()
+        self._login_before_stage = self._before_login
 
     def on(self, packet: type[Packet] | int, *, cost: float = 1.0) -> Callable[[HandlerT], HandlerT]:
         """Decorator: register the function for a packet class or id, replacing what was there."""
@@ -52,7 +95,7 @@ class DispatchTable:
         more for what is dear to answer. `TypeError` for what is no packet class, id or callable; `ValueError` for an
         id outside 0 to 2**64-1 or a cost below 0.
         """
-        self._set(packet, handler, False, cost)
+        self._register(packet, handler, False, cost)
 
     def register_batch(self, packet: type[Packet] | int, handler: Handler, *, cost: float = 1.0) -> None:
         """Register or replace as `register`: `handler(session, batch)` is called once per run of packets of this id.
@@ -60,18 +103,22 @@ class DispatchTable:
         A run is what lies together in one chunk, up to 4,096 packets; one that came in two pieces is a run of its
         own. Every packet of a run counts as dispatched when the handler is called.
         """
-        self._set(packet, handler, True, cost)
+        self._register(packet, handler, True, cost)
+
+    def register_route(self, packet_id: int, route: Route) -> None:
+        """Register what is no handler of a user's, such as a heartbeat; it stays when modules are reloaded."""
+        self._current.set(packet_id, _Entry(route, route, None))
 
     def require_login(self, *packets: type[Packet] | int) -> None:
         """Dispatch only these packets, and heartbeats, of sessions that are not logged in. `TypeError` for none."""
         if not packets:
             raise TypeError("require_login() needs the packets by which a session logs in")
-        self._before_login.update(map(packet_id_of, packets))
+        self._before_login |= frozenset(map(packet_id_of, packets))
         for packet_id in self._before_login:
-            route = self.routes.get(packet_id)
-            if route is not None and not route.before_login:
-                facts = (route.packet_type, route.min_body_size, route.is_batch, route.cost)
-                self.routes.set(packet_id, Route(route.handler, *facts, before_login=True))
+            entry = self._current.entries.get(packet_id)
+            if entry is not None and not entry.route.before_login:
+                route = _like(entry.route, entry.route.handler, before_login=True)
+                self._current.set(packet_id, _Entry(route, self._wrapped(packet_id, route), entry.module))
 
     @property
     def requires_login(self) -> bool:
@@ -80,22 +127,94 @@ class DispatchTable:
 
     def unregister(self, packet: type[Packet] | int) -> None:
         """Take the handler away: the id is then unknown. `KeyError` if it has none."""
-        self.routes.remove(packet_id_of(packet))
+        self._current.remove(packet_id_of(packet))
 
     def set_default(self, handler: Handler | None) -> None:
         """The handler for every id that has none (it gets a `RawPacket`); None makes such ids unknown again."""
-        self.routes.default = None if handler is None else Route(handler)
+        if handler is None:
+            self._current.remove(None)
+        else:
+            self._set(None, Route(handler))
 
     def handler_of(self, packet: type[Packet] | int) -> Handler | None:
         """The handler registered for this very id, or None."""
-        route = self.routes.get(packet_id_of(packet))
-        return None if route is None else route.handler
+        entry = self._current.entries.get(packet_id_of(packet))
+        return None if entry is None else entry.route.handler
 
     def __len__(self) -> int:
-        return len(self.routes)
+        return len(self._current.table)
 
-    def _set(self, packet: type[Packet] | int, handler: Handler, is_batch: bool, cost: float) -> None:
+    def wrap_handlers(self, wrapper: Wrapper | None) -> None:
+        """Have `wrapper(packet_id, route)` called for each handler, those registered later too, and what it returns
+        called in the handler's place; None undoes it. Without a wrapper nothing stands between packet and handler.
+        `RuntimeError` if there is a wrapper already, or while a module is being reloaded.
+        """
+        if self._staged is not None:
+            raise RuntimeError("handlers cannot be wrapped while a module is being reloaded")
+        if wrapper is not None and self._wrapper is not None:
+            raise RuntimeError("the handlers are wrapped already")
+        self._wrapper = wrapper
+        wrapped = _Handlers(RouteTable())
+        for packet_id, entry in self._live.entries.items():
+            wrapped.set(packet_id, _Entry(entry.route, self._wrapped(packet_id, entry.route), entry.module))
+        self._take_over(wrapped)
+
+    # -- what `Server.reload` asks for
+
+    def stage(self, module: str) -> None:
+        """Let registrations gather beside the table, without what `module` registered before."""
+        if self._staged is not None:
+            raise RuntimeError("a module is being reloaded already")
+        self._staged, self._registrants = _Handlers(RouteTable()), []
+        self._login_before_stage = self._before_login
+        for packet_id, entry in self._live.entries.items():
+            if entry.module != module:
+                self._staged.set(packet_id, entry)
+
+    @property
+    def registrants(self) -> Sequence[str | None]:
+        """By which module each registration was made that was gathered."""
+        return self._registrants
+
+    def commit(self) -> None:
+        """Let what was gathered take effect, in one step."""
+        assert self._staged is not None
+        staged, self._staged = self._staged, None
+        self._take_over(staged)
+
+    def roll_back(self) -> None:
+        """Forget what was gathered."""
+        self._staged = None
+        self._before_login = self._login_before_stage
+
+    # -- small parts
+
+    @property
+    def _current(self) -> _Handlers:
+        return self._live if self._staged is None else self._staged
+
+    def _register(self, packet: type[Packet] | int, handler: Handler, is_batch: bool, cost: float) -> None:
         packet_id = packet_id_of(packet)
         packet_type, body_size = (packet, packet.body_size_of()) if isinstance(packet, type) else (RawPacket, 0)
         before_login = packet_id in self._before_login
-        self.routes.set(packet_id, Route(handler, packet_type, body_size, is_batch, cost, before_login))
+        self._set(packet_id, Route(handler, packet_type, body_size, is_batch, cost, before_login))
+
+    def _set(self, packet_id: int | None, route: Route) -> None:
+        entry = _Entry(route, self._wrapped(packet_id, route), running_module())
+        self._current.set(packet_id, entry)
+        if self._staged is not None:
+            self._registrants.append(entry.module)
+
+    def _wrapped(self, packet_id: int | None, route: Route) -> Route:
+        if self._wrapper is None or isinstance(route, (PingRoute, PongRoute)):
+            return route
+        return _like(route, self._wrapper(packet_id, route), route.before_login)
+
+    def _take_over(self, handlers: _Handlers) -> None:
+        """Make `handlers` what is in use. The old ones are freed with `handlers`, when nothing shows them any more."""
+        self.routes.exchange(handlers.table)
+        self._live.entries, handlers.entries = handlers.entries, self._live.entries
+
+
+def _like(route: Route, handler: Handler, before_login: bool) -> Route:
+    return Route(handler, route.packet_type, route.min_body_size, route.is_batch, route.cost, before_login)

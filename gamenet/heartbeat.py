@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gamenet._core import HeaderCodec, PingRoute, PongRoute, RouteTable
+from gamenet._core import HeaderCodec, PingRoute, PongRoute
+from gamenet.dispatch import DispatchTable
 from gamenet.packets import Packet, packet_id_of
 
 
@@ -40,9 +41,9 @@ class Heartbeat:
         """The packet id of its answer."""
         return packet_id_of(self.pong)
 
-    def register(self, routes: RouteTable, codec: HeaderCodec) -> None:
+    def register(self, dispatch: DispatchTable, codec: HeaderCodec) -> None:
         """Have both ids answered. `ValueError` if one does not fit the header."""
         for packet_id in (self.ping_id, self.pong_id):
             codec.frame(packet_id)
-        routes.set(self.ping_id, PingRoute(self.pong_id))
-        routes.set(self.pong_id, PongRoute())
+        dispatch.register_route(self.ping_id, PingRoute(self.pong_id))
+        dispatch.register_route(self.pong_id, PongRoute())

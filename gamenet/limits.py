@@ -46,6 +46,8 @@ class Limits:
     """Seconds of its rate that a session may use at once."""
     dispatch_budget: float = 0.005
     """Seconds that the packets of one session may take in one turn of the loop, before the others have theirs."""
+    watchdog_timeout: float | None = 1.0
+    """A callback that holds up a server's loop for this long is named in the log; a client has no watchdog."""
 
     def __post_init__(self) -> None:
         for name in ("max_packet_size", "max_sessions", "max_read_buffer", "max_write_buffer", "high_watermark"):
@@ -54,16 +56,18 @@ class Limits:
         if self.low_watermark > self.high_watermark:
             raise ValueError(f"low_watermark {self.low_watermark} is above high_watermark {self.high_watermark}")
         for name in (
-            "idle_timeout", "assembly_timeout", "login_timeout", "write_timeout", "handler_timeout", "close_timeout",
-            "rate_burst", "dispatch_budget",
+            "idle_timeout", "assembly_timeout", "login_timeout", "write_timeout", "handler_timeout",
+            "watchdog_timeout", "max_packets_per_second", "max_bytes_per_second",
         ):
-            self._above_zero(name, " seconds")
-        for name in ("max_packets_per_second", "max_bytes_per_second"):
+            if getattr(self, name) is not None:
+                self._above_zero(name)
+        for name in ("close_timeout", "rate_burst", "dispatch_budget"):
             self._above_zero(name)
 
-    def _above_zero(self, name: str, unit: str = "") -> None:
+    def _above_zero(self, name: str) -> None:
         value = getattr(self, name)
-        if value is not None and not value > 0:
+        if not value > 0:
+            unit = "" if name.endswith("per_second") else " seconds"
             raise ValueError(f"{name} {value} is not above 0{unit}")
 
     def _at_least(self, name: str, lowest: int) -> None:

@@ -8,21 +8,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl as ssl_module
+import threading
 from collections import Counter
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 from gamenet._core import Ledger, PoolAllocator, codec_for
 from gamenet.backlog import SlowPolicies, SlowPolicy
 from gamenet.dispatch import DispatchTable, HandlerT
-from gamenet.errors import CloseReason
+from gamenet.errors import CloseReason, WrongThreadError
 from gamenet.heartbeat import Heartbeat
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
 from gamenet.manager import SessionManager
 from gamenet.packets import Packet
+from gamenet.reload import Hooks, reload_module
 from gamenet.session import Session, SessionContext
 from gamenet.transports import TransportName, check_name, choose_server
+from gamenet.watchdog import Watchdog
 
 logger = logging.getLogger("gamenet")
 
@@ -31,6 +35,9 @@ ClosedT = TypeVar("ClosedT", bound=Callable[[Session, str], Any])
 
 BACKLOG = 1024
 """Connections the system may hold for us before we accept them; a login wave after a restart needs room."""
+
+MAX_REASONS = 1000
+"""Close reasons that are counted apart; texts of the user's own beyond that are counted as "other"."""
 
 _HANDLER_TIMEOUT = 0.5  # seconds that a cancelled handler may take to end
 _LISTENER_TIMEOUT = 1.0  # seconds; all sessions are closed by then, what is left are silent TLS handshakes
@@ -78,12 +85,16 @@ class Server:
         self._codec = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
         self._pool = PoolAllocator(self.limits.max_packet_size, max_blocks=self.limits.max_sessions)
         if heartbeat is not None:
-            heartbeat.register(self.dispatch.routes, self._codec)
+            heartbeat.register(self.dispatch, self._codec)
         self._ledger = Ledger()
         self.sessions = SessionManager(self._codec)
-        self._opened_hooks: list[Callable[[Session], Any]] = []
-        self._closed_hooks: list[Callable[[Session, str], Any]] = []
+        self._opened_hooks = Hooks()
+        self._closed_hooks = Hooks()
+        self._watchdog = Watchdog(
+            self.limits.watchdog_timeout, self._ledger, lambda: [*self.sessions, *self._closing], logger
+        )
         self._context: SessionContext | None = None
+        self._thread = 0  # the loop's, while there is a context
         self._listener: asyncio.Server | None = None
         self._closing: set[Session] = set()  # refused ones: never in `sessions`, but to be waited for
         self._all_closed: asyncio.Event | None = None
@@ -130,13 +141,28 @@ class Server:
 
     def on_opened(self, hook: OpenedT) -> OpenedT:
         """Decorator: `hook(session)` is called when a session has opened, before its first packet."""
-        self._opened_hooks.append(hook)
+        self._opened_hooks.add(hook)
         return hook
 
     def on_closed(self, hook: ClosedT) -> ClosedT:
         """Decorator: `hook(session, reason)` is called once when a session has closed and left every room."""
-        self._closed_hooks.append(hook)
+        self._closed_hooks.add(hook)
         return hook
+
+    def reload(self, module: ModuleType | str) -> None:
+        """Run a module's source again, and change everything it registers with this server in one step.
+
+        Connections stay, packets go on arriving, none is lost; a handler that runs ends as it began. What the module
+        registered before and does not register again is gone, what other modules registered stays. Call it in the
+        thread of the server's loop, also inside a handler.
+
+        If the module raises, the exception reaches the caller, and handlers, hooks and the module's names stay as
+        they were. `RuntimeError`, likewise, if it registers nothing with this server. `ImportError` if there is no
+        imported module of that name, `WrongThreadError` from another thread while the server runs.
+        """
+        if self._context is not None and self._thread != threading.get_ident():
+            raise WrongThreadError("reload() belongs into the thread of the server's loop: loop.call_soon_threadsafe()")
+        reload_module(module, (self.dispatch, self._opened_hooks, self._closed_hooks))
 
     # -- running
 
@@ -172,6 +198,8 @@ class Server:
             lambda: transports.session_type(context), host, port, ssl=self.ssl, backlog=BACKLOG
         )
         self._context = context
+        self._thread = threading.get_ident()
+        self._watchdog.start(loop)
 
     @property
     def is_listening(self) -> bool:
@@ -213,8 +241,10 @@ class Server:
                 session.abort(CloseReason.SERVER_STOPPED)
             await self._wait_closed(None)
         await _end(listener)
+        self._watchdog.stop()
         if self._context is not None:
             await _end_handlers(self._context.tasks)
+            self._context.log.close()
         self._context = self._stopping = None
 
     async def __aenter__(self) -> Server:
@@ -259,7 +289,7 @@ class Server:
             self._closing.discard(session)
         else:
             self.sessions.discard(session)
-            self._closed[reason] += 1
+            self._closed[reason if reason in self._closed or len(self._closed) < MAX_REASONS else "other"] += 1
             for hook in self._closed_hooks:
                 self._call(hook, session, reason)
         if self._all_closed is not None and not self.sessions and not self._closing:
@@ -273,9 +303,9 @@ class Server:
     def _call(self, hook: Callable[..., Any], session: Session, *values: object) -> None:
         try:
             hook(session, *values)
-        except Exception:
+        except Exception as error:
             self._ledger.handler_errors += 1
-            logger.exception("session %d: %s raised", session.id, getattr(hook, "__qualname__", hook))
+            session._log(logging.ERROR, "the hook %s raised", getattr(hook, "__qualname__", hook), error=error)
 
     # -- the ledger
 
@@ -310,6 +340,7 @@ class Server:
             "rate_waits": ledger.rate_waits,
             "handler_errors": ledger.handler_errors,
             "sends_refused": ledger.sends_refused,
+            "blocked": self._watchdog.blocked,
             "bytes_in": ledger.bytes_in,
             "bytes_dispatched": ledger.bytes_dispatched,
             "bytes_rejected": ledger.bytes_rejected,

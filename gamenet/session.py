@@ -84,7 +84,7 @@ class SessionContext:
         self.pool = pool
         self.routes = routes
         self.ledger = ledger
-        self.log = LimitedLogger(logger, loop.time)
+        self.log = LimitedLogger(logger, loop.time, call_later=loop.call_later)
         self.timer = LoopTimer(loop)
         self.clock = clock_of(loop)
         self.flush_queue = FlushQueue(loop.call_soon)
@@ -369,12 +369,13 @@ class Session(Stream, asyncio.Protocol):
 
     def on_rejected(self, packet_id: int, body_size: int, route: Route | None) -> None:
         if route is None:
-            self._log(logging.WARNING, "no handler for packet id %d with a body of %d bytes", packet_id, body_size)
+            text = "no handler for packet id %d with a body of %d bytes"
+            self._log(logging.WARNING, text, packet_id, body_size, packet_id=packet_id)
             if self._context.unknown_packets == "close":
                 self.close(CloseReason.UNKNOWN_PACKET)
         else:
             needed = (route.packet_type.__name__, route.min_body_size, body_size)
-            self._log(logging.WARNING, "%s needs a body of %d bytes, got %d", *needed)
+            self._log(logging.WARNING, "%s needs a body of %d bytes, got %d", *needed, packet_id=packet_id)
 
     def on_login(self) -> None:
         self._deadlines.lift("login")
@@ -410,7 +411,7 @@ class Session(Stream, asyncio.Protocol):
         self._deadlines.watch("assembly", self._context.limits.assembly_timeout, self._last_began, self._on_unfinished)
 
     def on_handler_error(self, packet_id: int, error: Exception) -> None:
-        self._log(logging.ERROR, "the handler of packet id %d raised", packet_id, error=error)
+        self._log(logging.ERROR, "the handler of packet id %d raised", packet_id, packet_id=packet_id, error=error)
         if self._context.handler_errors == "close":
             self.close(CloseReason.HANDLER_ERROR)
 
@@ -440,6 +441,8 @@ class Session(Stream, asyncio.Protocol):
         if task.done():
             self._report(packet_id, task)
             return
+        if inspect.iscoroutine(awaitable) and isinstance(task, asyncio.Task):  # a task of ours, not of the user's
+            task.set_name(handler_task_name(self.id, packet_id))
         self._task = task
         self._context.tasks.add(task)
         self.suspend()
@@ -551,8 +554,12 @@ class Session(Stream, asyncio.Protocol):
             self.heard()
             transport.resume_reading()
 
-    def _log(self, level: int, message: str, *values: object, error: Exception | None = None) -> None:
+    def _log(
+        self, level: int, message: str, *values: object, packet_id: int | None = None, error: Exception | None = None
+    ) -> None:
         extra = {"session_id": self.id, "peer": self.peername}
+        if packet_id is not None:
+            extra["packet_id"] = packet_id
         who = (self.id, str(self.peername))
         self._context.log.log(level, "session %d %s " + message, *who, *values, extra=extra, error=error)
 
@@ -561,6 +568,11 @@ class BufferedSession(Session, asyncio.BufferedProtocol):
     """A session for loops that read into memory of ours: one buffer for all of them, and no copy."""
 
     __slots__ = ()
+
+
+def handler_task_name(session_id: object, packet_id: object) -> str:
+    """The name of the task of an `async def` handler; `asyncio.all_tasks()` and the watchdog show it."""
+    return f"gamenet session {session_id} packet {packet_id}"
 
 
 def _start(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any]) -> asyncio.Future[Any]:

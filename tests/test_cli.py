@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -363,3 +364,48 @@ def test_without_click_or_rich_one_line_says_what_to_install(missing):
     program = f"import sys; sys.modules[{missing!r}] = None; from gamenet.cli import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-P", "-c", program, "--version"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "the command line needs: pip install 'gamenet[cli]'\n")
+
+
+@pytest.mark.no_sanitizer
+def test_serve_answers_prometheus(tmp_path):
+    pytest.importorskip("prometheus_client")
+    module = """
+        import gamenet
+        server = gamenet.Server()
+
+        @server.on(7)
+        def echo(session, packet):
+            session.reply(packet)
+    """
+    (tmp_path / "chat.py").write_text(textwrap.dedent(module))
+    options = ["--port", 0, "--metrics-port", 0, "--metrics-handlers"]
+    with Program("serve", "chat:server", *options, cwd=tmp_path) as program:
+        url = program.wait_for(r"metrics on (http://127.0.0.1:\d+/metrics)\s")
+        program.wait_for(r"listening on 127.0.0.1 port (\d+)\s")
+        scraped = urllib.request.urlopen(url, timeout=30).read().decode()
+        assert 'gamenet_sessions{server="chat:server"} 0.0' in scraped
+        assert 'gamenet_handler_loop_seconds_count{packet_id="7",server="chat:server"} 0.0' in scraped
+        busy = url.rpartition(":")[2].partition("/")[0]
+        with Program("serve", "chat:server", "--port", 0, "--metrics-port", busy, cwd=tmp_path) as other:
+            code, output = other.finish()
+            assert (code, "Traceback" in output) == (1, False)
+            assert f"Error: cannot listen on 127.0.0.1 port {busy}" in output
+        code, output = program.stop(STOPS[-1])
+    assert (code, "Traceback" in output) == (0, False), output
+
+
+@pytest.mark.no_sanitizer
+@pytest.mark.parametrize("how", ["import", "serve"])
+def test_without_prometheus_client_one_line_says_what_to_install(tmp_path, how):
+    (tmp_path / "chat.py").write_text("import gamenet\nserver = gamenet.Server()\n")
+    code = "import sys; sys.modules['prometheus_client'] = None; "
+    if how == "import":
+        code += "import gamenet.metrics"
+    else:
+        code += "from gamenet.cli import main; sys.argv[1:] = ['serve', 'chat:server', '--metrics-port', '0']; main()"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(
+        "gamenet.metrics needs prometheus-client: pip install 'gamenet[metrics]'"
+    )
+    assert ("Traceback" in done.stderr) == (how == "import")

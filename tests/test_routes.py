@@ -49,6 +49,80 @@ def test_a_replaced_route_is_let_go(core):
     assert alive() is None
 
 
+IDS = [0, 255, 256, 65535, 65536, (1 << 64) - 1]
+
+
+def filled(core, ids, default=None):
+    table = core.RouteTable()
+    for packet_id in ids:
+        table.set(packet_id, core.Route(handler))
+    table.default = default
+    return table
+
+
+def content(table, ids):
+    return [table.find(packet_id) for packet_id in ids], table.default, table.ids(), len(table)
+
+
+def test_two_tables_exchange_everything(core):
+    ours, theirs = filled(core, IDS[::2]), filled(core, IDS[1:], core.Route(handler))
+    before = content(ours, IDS), content(theirs, IDS)
+    ours.exchange(theirs)
+    assert (content(theirs, IDS), content(ours, IDS)) == before
+    ours.exchange(ours)
+    assert content(ours, IDS) == before[1]
+    with pytest.raises(TypeError, match="other must be a RouteTable, got dict"):
+        ours.exchange({})
+
+
+def test_what_was_exchanged_is_freed_with_the_other_table(core):
+    def old(session, packet):
+        pass
+
+    table, other = core.RouteTable(), filled(core, IDS)
+    for packet_id in IDS:
+        table.set(packet_id, core.Route(old))
+    alive = weakref.ref(old)
+    del old
+    table.exchange(other)
+    gc.collect()
+    assert alive() is not None
+    del other
+    gc.collect()
+    assert alive() is None
+    assert [table.find(packet_id).handler for packet_id in IDS] == [handler] * len(IDS)
+
+
+def test_a_table_is_exchanged_inside_a_handler_of_its_own(gamenet):
+    """The handler that runs is freed by the exchange: the stream must still hold it."""
+    core = gamenet._core
+    pool, ledger, table = core.PoolAllocator(1024), core.Ledger(), core.RouteTable()
+    codec = core.codec_for(gamenet.BOOK_HEADER, 1024)
+    stream = core.Stream(codec, pool, table, ledger, core.FlushQueue(lambda flush: None), lambda: 0.0)
+    handled = []
+
+    def new(session, packet):
+        handled.append(("new", packet.sequence))
+
+    def exchanging(session, packet):
+        other = core.RouteTable()
+        other.set(1, core.Route(new))
+        table.exchange(other)
+        del other
+        gc.collect()
+        handled.append(("old", packet.sequence))
+
+    class Transport:
+        def write(self, data):
+            pass
+
+    table.set(1, core.Route(exchanging))
+    del exchanging
+    stream.attach(Transport())
+    stream.data_received(b"".join(codec.frame(1, b"x", n) for n in range(4)))
+    assert handled == [("old", 0), ("new", 1), ("new", 2), ("new", 3)]
+
+
 @pytest.mark.parametrize("packet_id", [-1, 1 << 64])
 def test_ids_that_cannot_be(core, packet_id):
     with pytest.raises(ValueError, match=f"packet_id {packet_id} is outside 0 to"):

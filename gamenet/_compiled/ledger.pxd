@@ -22,3 +22,5 @@ cdef class Ledger:
     cdef public uint64_t dropped_latest
     cdef public uint64_t yields  # times that a session's packets had to wait for another turn
     cdef public uint64_t rate_waits  # of them: for credit
+    cdef public uint64_t pumping  # the address of the stream whose packets are handled now; 0: none's
+    cdef public uint64_t packet_id  # of the packet handled now, while `pumping`

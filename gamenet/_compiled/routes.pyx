@@ -112,6 +112,24 @@ cdef class RouteTable:
         """The id's route or the default."""
         return self.routes.get(packet_id, self.default_route)
 
+    def exchange(self, other):
+        """Swap every route and the default with `other`'s in one step: no packet sees a half of either.
+
+        `other` then holds what was here, so that nothing is freed, and no code of anybody's runs, in between.
+        """
+        cdef RouteTable theirs
+        cdef PyObject** page
+        cdef int index
+        if not isinstance(other, RouteTable):
+            raise TypeError(f"other must be a RouteTable, got {type(other).__name__}")
+        theirs = <RouteTable>other
+        for index in range(PAGES):
+            page = self.pages[index]
+            self.pages[index] = theirs.pages[index]
+            theirs.pages[index] = page
+        self.routes, theirs.routes = theirs.routes, self.routes
+        self.default_route, theirs.default_route = theirs.default_route, self.default_route
+
     def ids(self):
         """The ids that have a route, in ascending order."""
         return sorted(self.routes)

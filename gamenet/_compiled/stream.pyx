@@ -319,11 +319,15 @@ cdef class Stream(RunSender):
 
     cdef int pump(self) except -1:
         cdef PacketBuffer inbox = self.inbox
+        cdef Ledger ledger = self.ledger
+        cdef uint64_t outer = ledger.pumping
+        cdef uint64_t outer_id = ledger.packet_id
         cdef Route route
         cdef int left = LOOK_INTERVAL
         if self.is_pumping or self.stops & AWAITS_TURN:
             return 0
         self.is_pumping = True
+        ledger.pumping = <uint64_t><size_t><PyObject*>self
         try:
             while self.is_open and not self.stops and next_packet(inbox):
                 route = find_route(self.routes, inbox.header.packet_id)
@@ -347,6 +351,8 @@ cdef class Stream(RunSender):
         finally:
             self.is_pumping = False
             self.turn_began = -1.0
+            ledger.pumping = outer
+            ledger.packet_id = outer_id
             if not self.is_open:
                 self.discard()
             self.flush_now()
@@ -454,6 +460,7 @@ cdef class Stream(RunSender):
         self.ledger.bytes_dispatched += run.size
         if self.bucket is not None:  # for the first one it was paid
             self.bucket.pay(route.cost * (run.packets - 1), run.size - packet_size)
+        self.ledger.packet_id = packet_id
         try:
             call_handler(self, route, packet_id, <PyObject*>batch)
         finally:
@@ -785,6 +792,7 @@ cdef inline int dispatch(Stream stream, Route route, PacketBuffer inbox) except 
     cdef RawPacket packet = take_packet(route)
     stream.ledger.packets_dispatched += 1
     stream.ledger.bytes_dispatched += inbox.header.packet_size
+    stream.ledger.packet_id = packet_id
     packet.id = packet_id
     packet.number = inbox.header.sequence
     packet.source = inbox.source

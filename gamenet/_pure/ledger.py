@@ -6,7 +6,11 @@ sessions still buffer.
 
 
 class Ledger:
-    """Counters of one server or client. Written by the streams, read by `stats()`."""
+    """Counters of one server or client. Written by the streams, read by `stats()`.
+
+    `pumping` is the `id()` of the stream whose packets are handled right now (0: none's), `packet_id` that of the
+    packet: numbers and no references, so that a watchdog may read them in another thread.
+    """
 
     __slots__ = (
         "bytes_discarded",
@@ -18,9 +22,11 @@ class Ledger:
         "dropped_newest",
         "dropped_oldest",
         "handler_errors",
+        "packet_id",
         "packets_discarded",
         "packets_dispatched",
         "packets_out",
+        "pumping",
         "rate_waits",
         "rejected_invalid",
         "rejected_login",
@@ -52,3 +58,5 @@ class Ledger:
         self.dropped_latest = 0
         self.yields = 0
         self.rate_waits = 0
+        self.pumping = 0
+        self.packet_id = 0

@@ -104,6 +104,16 @@ class RouteTable:
         """The id's route or the default."""
         return self._routes.get(packet_id, self.default)
 
+    def exchange(self, other: RouteTable) -> None:
+        """Swap every route and the default with `other`'s in one step: no packet sees a half of either.
+
+        `other` then holds what was here, so that nothing is freed, and no code of anybody's runs, in between.
+        """
+        if not isinstance(other, RouteTable):
+            raise TypeError(f"other must be a RouteTable, got {type(other).__name__}")
+        self._routes, other._routes = other._routes, self._routes
+        self.default, other.default = other.default, self.default
+
     def ids(self) -> list[int]:
         """The ids that have a route, in ascending order."""
         return sorted(self._routes)

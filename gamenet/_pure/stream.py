@@ -336,7 +336,8 @@ class Stream:
     def _pump(self) -> None:
         if self._is_pumping or self._awaits_turn:
             return
-        inbox, left = self._inbox, LOOK_EVERY
+        inbox, ledger, left = self._inbox, self._ledger, LOOK_EVERY
+        outer, ledger.pumping, outer_id = ledger.pumping, id(self), ledger.packet_id
         self._is_pumping = True
         try:
             while self.is_open and not self._is_suspended and not self._awaits_turn and inbox._advance():
@@ -361,6 +362,7 @@ class Stream:
         finally:
             self._is_pumping = False
             self._turn_began = -1.0
+            ledger.pumping, ledger.packet_id = outer, outer_id
             if not self.is_open:
                 self._discard()
             self.flush()
@@ -507,6 +509,7 @@ class Stream:
 
     def _call_handler(self, route: Route, packet_id: int, packet: RawPacket | Batch[Any]) -> None:
         """`route.handler(self, packet)`; what it raises or returns goes to the hooks."""
+        self._ledger.packet_id = packet_id
         try:
             result = route.handler(self, packet)
         except errors.InvalidPacketError as error:

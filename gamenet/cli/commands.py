@@ -66,13 +66,28 @@ def demo(
 @_listen_options
 @click.option("--tls-cert", metavar="FILE", help="TLS with this certificate chain (PEM).")
 @click.option("--tls-key", metavar="FILE", help="Its private key (PEM).")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Answer Prometheus here; 0 takes a free port.")
+@click.option("--metrics-host", default="127.0.0.1", help="Address for it.")
+@click.option("--metrics-handlers", is_flag=True, help="Time each handler too; costs part of a microsecond a packet.")
 @_log_level("info")
 def serve(
-    target: str, host: str, port: int, loop: LoopName, log_level: str, tls_cert: str | None, tls_key: str | None
+    target: str,
+    host: str,
+    port: int,
+    loop: LoopName,
+    log_level: str,
+    tls_cert: str | None,
+    tls_key: str | None,
+    metrics_port: int | None,
+    metrics_host: str,
+    metrics_handlers: bool,
 ) -> None:
     """Run the gamenet.Server called SERVER of the module MODULE.
 
     MODULE is looked for in the current folder first. Example: gamenet serve chat_server:server --port 9000
     """
     log_to_stderr(log_level)
-    serve_command.serve(target, host, port, loop, tls_cert, tls_key)
+    metrics = None
+    if metrics_port is not None:
+        metrics = serve_command.MetricsOptions(metrics_host, metrics_port, metrics_handlers)
+    serve_command.serve(target, host, port, loop, tls_cert, tls_key, metrics)

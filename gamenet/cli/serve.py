@@ -6,9 +6,13 @@ What stays true: what the user gave wrongly is one line; what fails inside the u
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import ssl
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
 from functools import reduce
 from types import ModuleType
 
@@ -18,14 +22,52 @@ from gamenet.cli.running import run_server
 from gamenet.run import LoopName
 from gamenet.server import Server
 
+logger = logging.getLogger("gamenet")
 
-def serve(target: str, host: str, port: int, loop: LoopName, tls_cert: str | None, tls_key: str | None) -> None:
+
+@dataclass(frozen=True, slots=True)
+class MetricsOptions:
+    """Where Prometheus is answered, and whether handlers are timed."""
+
+    host: str
+    port: int
+    handlers: bool
+
+
+def serve(
+    target: str,
+    host: str,
+    port: int,
+    loop: LoopName,
+    tls_cert: str | None,
+    tls_key: str | None,
+    metrics: MetricsOptions | None = None,
+) -> None:
     """Run the server that `target` ("module:server") names, with TLS if a certificate is given."""
     context = _tls_context(tls_cert, tls_key)
     server = find_server(target)
     if context is not None:
         server.ssl = context
-    run_server(server, host, port, loop)
+    with nullcontext() if metrics is None else _exported(server, target, metrics):
+        run_server(server, host, port, loop)
+
+
+@contextmanager
+def _exported(server: Server, target: str, options: MetricsOptions) -> Iterator[None]:
+    try:
+        from gamenet import metrics
+    except ModuleNotFoundError as error:
+        if error.name != "prometheus_client":
+            raise
+        raise click.ClickException(str(error)) from None
+    with ExitStack() as stack:
+        try:
+            port = stack.enter_context(metrics.serving(options.port, options.host))
+        except OSError as error:
+            raise click.ClickException(f"cannot listen on {options.host} port {options.port}: {error}") from None
+        stack.callback(metrics.export(server, name=target, handlers=options.handlers).close)
+        logger.info("metrics on http://%s:%s/metrics", options.host, port)
+        yield
 
 
 def find_server(target: str) -> Server:

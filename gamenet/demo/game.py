@@ -100,9 +100,7 @@ class Game:
 
     def _login_failed(self, session: Session, packet: Login, error: GameNetError) -> None:
         self.counts["failed_logins"] += 1
-        self._log.log(
-            error.code.level, "session %d: login of %s failed: %s", session.id, repr(packet.user_id), str(error)
-        )
+        self._say(session, error.code.level, "login of %s failed: %s", repr(packet.user_id), str(error))
         session.reply(packet, LoginReply(error.code, 0))
         visitor = self._visitors.get(session)
         if visitor is not None and isinstance(error, AuthenticationError):
@@ -116,7 +114,7 @@ class Game:
             self._replace(elder)
         self._forget_visitor(session)
         self.counts["logins"] += 1
-        self._log.log(logging.INFO, "session %d: %s logged in as player %d", session.id, name, player_id)
+        self._say(session, logging.INFO, "%s logged in as player %d", name, player_id)
         session.data = self.world.join(player_id, name)
         self._sessions[player_id] = session
         session.reply(packet, LoginReply(ErrorCode.SUCCESS, player_id))
@@ -144,7 +142,11 @@ class Game:
         self.world.leave(player)
         del self._sessions[player.id]
         self.arena.broadcast(Left(player.id))
-        self._log.log(logging.INFO, "session %d: %s left: %s", session.id, player.name, reason)
+        self._say(session, logging.INFO, "%s left: %s", player.name, reason)
+
+    def _say(self, session: Session, level: int, message: str, *values: object) -> None:
+        extra = {"session_id": session.id, "peer": session.peername}
+        self._log.log(level, "session %d: " + message, session.id, *values, extra=extra)
 
     # -- visitors
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from bench.micro.c_yardsticks import call_empty_handler, walk_headers
 from bench.micro.streams import Handler, empty_handler, flush_queue, handled, sent, stream
-from bench.micro.traffic import FRESH_BURSTS, PACKETS, fresh_bursts, move_burst, move_pieces
+from bench.micro.traffic import FRESH_BURSTS, MOVE_ID, PACKETS, fresh_bursts, move_burst, move_pieces
 from bench.micro.workload import Run, Workload, Yardstick
+from gamenet.handler_times import HandlerTimes
 
 OTHERS = 100
 
@@ -21,6 +22,11 @@ def handle_burst(twin: ModuleType, handler: Handler = empty_handler) -> Run:
 def handle_fresh(twin: ModuleType, handler: Handler = empty_handler) -> Run:
     """As `handle_burst`, but 64 bursts one after the other, none of which the caches hold yet."""
     return _receive_all(fresh_bursts(), stream(twin, handler))
+
+
+def handle_timed(twin: ModuleType, handler: Handler = empty_handler) -> Run:
+    """As `handle_burst`, with the wrapper around the handler that takes its times."""
+    return handle_burst(twin, HandlerTimes().wrap(MOVE_ID, twin.Route(handler)))
 
 
 def handle_pieces(twin: ModuleType, handler: Handler = empty_handler) -> Run:
@@ -71,6 +77,10 @@ WORKLOADS = [
         handle_fresh, handled(handle_burst),  # the same bytes, 64 times
         beside=(Yardstick("C walks the headers", lambda: walk_headers(fresh_bursts())),),
         twins=("compiled",),
+    ),
+    Workload(
+        "handle_timed", "handle_burst with the handler's times taken", "packet", PACKETS,
+        handle_timed, handled(handle_timed),
     ),
     Workload(
         "handle_pieces", "the same in pieces of 1 to 17 bytes", "packet", PACKETS // 16,
