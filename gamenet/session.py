@@ -107,6 +107,7 @@ class Session(Stream, asyncio.Protocol):
         "data",
         "id",
         "is_closed",
+        "network",
         "peername",
     )
 
@@ -133,6 +134,7 @@ class Session(Stream, asyncio.Protocol):
         self.id = next(_ids)
         self.data: Any = None
         self.peername: Any = None
+        self.network: str | None = None  # what it is counted under while it is admitted, see `admission`
         self._rooms: set[Room] | None = None  # most sessions are in none, and there are many
         self.is_closed = False
         self.close_reason: str | None = None
@@ -213,7 +215,8 @@ class Session(Stream, asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         limits = self._context.limits
         self._socket_transport = transport
-        self.peername = transport.get_extra_info("peername")
+        # what accept() gave stands where the transport does not know: the peer may have reset the connection since
+        self.peername = transport.get_extra_info("peername") or self.peername
         transport.set_write_buffer_limits(high=limits.high_watermark, low=limits.low_watermark)
         self.attach(transport)
         if limits.idle_timeout is not None:

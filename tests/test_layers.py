@@ -11,9 +11,10 @@ LAYERS = [
     ["errors", "layout", "fields"],
     ["_pure", "_compiled"],
     ["_core"],
-    ["limits", "logs", "timeouts", "declaration", "packets", "dispatch", "decoder"],
+    ["limits", "logs", "admission", "timeouts", "declaration", "packets", "dispatch", "decoder"],
     ["timer", "session", "manager"],
     ["transports"],
+    ["listener"],
     ["server", "client", "run"],
     ["demo", "cli", "__main__"],
 ]
