@@ -1221,12 +1221,12 @@ async def test_a_thousand_that_come_at_once_are_accepted(network):
 async def test_it_listens_on_every_address_of_its_host(network, host):
     server = await network.listen(PlainEnd, host)
     assert server.is_serving()
-    families = [listener.family for listener in server.sockets]
+    families = [listening.family for listening in server.sockets]
     assert len(families) == len(set(families)) >= 1
     if not host:
         assert set(families) == {socket.AF_INET, socket.AF_INET6} or not has_ipv6()
-    for number, listener in enumerate(server.sockets):
-        peer = socket.create_connection(listener.getsockname()[:2])
+    for number, listening in enumerate(server.sockets):
+        peer = socket.create_connection(listening.getsockname()[:2])
         await until(lambda: len(network.ends) == number + 1)  # noqa: B023
         peer.close()
         await network.ends[-1].lost
@@ -1273,7 +1273,7 @@ async def test_without_ipv6_it_listens_on_ipv4(network, monkeypatch):
 
     monkeypatch.setattr(socket.socket, "__init__", without_ipv6)
     server = await network.listen(PlainEnd, None)
-    assert [listener.family for listener in server.sockets] == [socket.AF_INET]
+    assert [listening.family for listening in server.sockets] == [socket.AF_INET]
     if has_ipv6():
         with pytest.raises(OSError):
             await network.listen(PlainEnd, "::1")

@@ -121,9 +121,9 @@ async def test_max_sessions(net, until):
     server = await net.server(max_sessions=2)
     peers = [await net.open(server) for _ in range(2)]
     await until(lambda: len(server.sessions) == 2)
-    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+    with suppress(ConnectionError):  # whichever of the two hears of the reset
         reader, _ = await net.open(server)
-        await reader.readexactly(1)
+        assert await reader.read() == b""
     assert server.stats()["refused"] == {"server_full": 1}
     assert (server.stats()["accepted"], server.stats()["closed"]) == (2, {})
     peers[0][1].close()
