@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -59,7 +59,7 @@ class TaskAcceptor:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        connect_accepted_socket: Callable[..., Awaitable[Any]],
+        connect_accepted_socket: Callable[..., Coroutine[Any, Any, Any]],
         failed: Failed,
         tls: Tls | None,
     ) -> None:
@@ -74,7 +74,7 @@ class TaskAcceptor:
                 "ssl_handshake_timeout": tls.handshake_timeout,
                 "ssl_shutdown_timeout": tls.close_timeout + _SHUTDOWN_GRACE,
             }
-        self._tasks: dict[asyncio.Task[None], tuple[socket.socket, Session]] = {}
+        self._tasks: dict[asyncio.Task[Any], tuple[socket.socket, Session, float]] = {}  # with the time of the start
         self._is_closed = False
 
     @property
@@ -84,16 +84,16 @@ class TaskAcceptor:
 
     def connect(self, sock: socket.socket, peername: object, session: Session) -> None:
         """Own a prepared socket from here on, and connect its session."""
-        task = self._loop.create_task(self._connect(sock, session))
-        self._tasks[task] = sock, session
-        task.add_done_callback(self._tasks.__delitem__)
+        task = self._loop.create_task(self._connect_accepted_socket(lambda: session, sock, **self._options))
+        self._tasks[task] = sock, session, self._loop.time()
+        task.add_done_callback(self._done)
 
     def close(self) -> None:
         """Nobody more will come: what is in its handshake is aborted, sessions go on."""
         self._is_closed = True
         if self._tls is None:
             return  # each is a session within a turn or two, and its owner refuses it
-        for task, (sock, session) in self._tasks.items():
+        for task, (sock, session, _) in self._tasks.items():
             if not _was_connected(session):
                 # both: a handshake that has not begun yet does not hear of the cancellation
                 task.cancel()
@@ -105,17 +105,14 @@ class TaskAcceptor:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _connect(self, sock: socket.socket, session: Session) -> None:
-        started, error = self._loop.time(), None
-        try:
-            await self._connect_accepted_socket(lambda: session, sock, **self._options)
-        except (Exception, asyncio.CancelledError) as caught:
-            error = caught
-        if _was_connected(session):
-            return
-        # not at once: the transport, if there was one, has something to do before its socket is gone
-        self._loop.call_soon(sock.close)
-        self._failed(session, self._reason(started), error)
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        # not at the end of a coroutine: one that is cancelled before its first step has none
+        sock, session, started = self._tasks.pop(task)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if not _was_connected(session):
+            # not at once: the transport, if there was one, has something to do before its socket is gone
+            self._loop.call_soon(sock.close)
+            self._failed(session, self._reason(started), error)
 
     def _reason(self, started: float) -> CloseReason | None:
         if self._is_closed:

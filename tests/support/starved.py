@@ -25,15 +25,17 @@ async def main(transport):
     commands = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     while command := (await commands.readline()).decode().strip():
         if command == "stats":
             print(json.dumps({**server.stats(), "cpu": time.process_time()}), flush=True)
             continue
-        # the limit is on the number of a descriptor: those that are open keep theirs
-        used = max(int(name) for name in os.listdir("/dev/fd"))
-        soft = used + SPARE if command == "starve" else min(most, 4096) if most > 0 else 4096
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+        if command == "starve":
+            # the limit is on the number of a descriptor: those that are open keep theirs
+            used = max(int(name) for name in os.listdir("/dev/fd"))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (used + SPARE, limits[1]))
+        else:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         print(command, flush=True)
     await server.stop()
 
