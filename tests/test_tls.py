@@ -147,7 +147,7 @@ async def test_what_is_no_handshake_is_ended_and_counted(net, secure, raw, conte
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("how", ["cut", "close", "reset"])
 async def test_a_connection_cut_in_its_handshake(net, secure, raw, contexts, until, said, when, how):
-    server = await secure()
+    server = await secure(handshake_timeout=1.0)
     peers = [raw(server) for _ in range(3)]
     for peer in peers:
         if said:
@@ -157,7 +157,9 @@ async def test_a_connection_cut_in_its_handshake(net, secure, raw, contexts, unt
             await asyncio.sleep(0.01)
         getattr(peer, how)()
     await until(lambda: sum(server.stats()["refused"].values()) + sum(server.stats()["accept_errors"].values()) == 3)
-    assert set(server.stats()["refused"]) <= {"handshake_failed"}
+    # libuv looks at a socket no more that has an error, and aiofastnet, which has read what came before, waits for it
+    overlooked = {"handshake_timeout"} if (net.transport, how, when) == ("fast", "reset", "before") else set()
+    assert set(server.stats()["refused"]) <= {"handshake_failed"} | overlooked
     assert server._admission.held == 0
     assert await answers(net, server, contexts)
 

@@ -86,7 +86,10 @@ def _fast(loop: asyncio.AbstractEventLoop) -> Transports:
         connect = partial(aiofastnet.connect_accepted_socket, loop if tls is None else HandshakeLoop(loop))
         return TaskAcceptor(loop, connect, failed, tls)
 
-    return Transports("fast", new_acceptor, partial(aiofastnet.create_connection, loop), BufferedSession)
+    def create_connection(*values: Any, ssl: Any = None, **options: Any) -> Any:
+        return aiofastnet.create_connection(HandshakeLoop(loop) if ssl else loop, *values, ssl=ssl, **options)
+
+    return Transports("fast", new_acceptor, create_connection, BufferedSession)
 
 
 def _epoll(loop: asyncio.AbstractEventLoop) -> Transports:
