@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,10 @@ class Peer:
         assert answer == wire(1, b"hello")
         return True
 
+    async def end(self):
+        """What comes last: nothing, if the end is orderly."""
+        return await asyncio.wait_for(self.loop.sock_recv(self.sock, 1), 10)
+
     def close(self):
         self.sock.close()
 
@@ -86,13 +91,20 @@ def way(request, net, monkeypatch):
     return request.param
 
 
+class Failing(list):
+    def __init__(self):
+        super().__init__()
+        self.times = []
+
+
 @pytest.fixture
 def failing(monkeypatch):
-    """A list of what the next calls of `accept()` raise before they work again."""
-    errors, accept = [], socket.socket.accept
+    """A list of what the next calls of `accept()` raise before they work again; `times` says when they did."""
+    errors, accept = Failing(), socket.socket.accept
 
     def accept_or_fail(self):
         if errors:
+            errors.times.append(asyncio.get_running_loop().time())
             raise errors.pop(0)
         return accept(self)
 
@@ -160,6 +172,7 @@ async def test_a_shortage_pauses_accepting_once_and_for_a_while(net, way, failin
     assert all([await peer.is_served() for peer in peers])
     stats = server.stats()
     assert (sum(stats["accept_errors"].values()), stats["refused"], stats["accepted"]) == (4, {}, 5)
+    assert all(after - before > 0.015 for before, after in pairwise(failing.times))
     # on a slow machine the attempts may lie so far apart that they look like several shortages
     assert 1 <= stats["accept_pauses"] <= 4
     assert caplog.text.count("nobody is accepted for the time being") == stats["accept_pauses"]
@@ -223,7 +236,7 @@ async def test_a_session_that_cannot_be_made_is_lost_alone(net, way, connect, ca
     new_session, server._listener._new_session = server._listener._new_session, failing_session
     first, second = connect(server), connect(server)
     assert await second.is_served()
-    assert await first.loop.sock_recv(first.sock, 1) == b""
+    assert await first.end() == b""
     assert server.stats()["accept_errors"] == {"MemoryError": 1}
     assert server._admission.held == 1
     assert "could not be taken" in caplog.text
@@ -237,7 +250,7 @@ async def test_a_transport_that_cannot_be_made_is_lost_alone(net, way, connect, 
     else:
         connect_accepted, acceptor._connect_accepted_socket = acceptor._connect_accepted_socket, fail_to_connect
     lost = connect(server)
-    assert await lost.loop.sock_recv(lost.sock, 1) == b""
+    assert await lost.end() == b""
     assert (server.stats()["accept_errors"], server._admission.held) == ({"ENOSPC": 1}, 0)
     if net.transport == "epoll":
         acceptor.poller = poller
@@ -267,7 +280,8 @@ async def test_a_hook_that_raises_stops_nobody(net, way, connect, caplog):
 
 
 async def test_a_peer_that_reset_its_connection_before_it_was_accepted_is_accounted_for(net, way, connect, until):
-    server = await echoing(net, max_sessions_per_address=5)
+    server, peernames = await echoing(net, max_sessions_per_address=5), []
+    server.on_opened(lambda session: peernames.append(session.peername))
     stats = server.stats
     for number in range(1, 21):
         for _ in range(5):
@@ -277,6 +291,7 @@ async def test_a_peer_that_reset_its_connection_before_it_was_accepted_is_accoun
         await until(lambda: not server._admission.held)
     assert await connect(server).is_served()
     assert stats()["refused"] == {}
+    assert {peername[0] for peername in peernames} == {HOST}  # also where the system does not know any more
     assert server._admission.held_by_network == {HOST: 1}
 
 
@@ -428,7 +443,7 @@ async def test_a_refusal_is_a_reset(net, way, connect):
     assert await connect(server).is_served()
     refused = connect(server)
     with pytest.raises(ConnectionResetError):
-        await refused.loop.sock_recv(refused.sock, 1)
+        await refused.end()
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no other loopback address until one is made")
@@ -587,7 +602,7 @@ async def test_stopping_ends_those_who_have_just_come(net, way, connect, until):
         assert (len(server.sessions), server._admission.held, server.stats()["connecting"]) == (0, 0, 0)
         for peer in peers:
             with suppress(ConnectionError):
-                assert await asyncio.wait_for(peer.loop.sock_recv(peer.sock, 1), 10) == b""
+                assert await peer.end() == b""
             peer.close()
         await until(lambda: not ON_LINUX or open_sockets() == before - 1)  # noqa: B023
         await net.start(server)

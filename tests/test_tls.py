@@ -215,7 +215,7 @@ async def test_handshakes_count_as_sessions_until_they_end(net, secure, raw, con
     await until(lambda: server.stats()["connecting"] == 4)
     refused = raw(server)
     with pytest.raises(ConnectionResetError):
-        await refused.loop.sock_recv(refused.sock, 1)
+        await asyncio.wait_for(refused.loop.sock_recv(refused.sock, 1), 10)
     assert server.stats()["refused"] == {"server_full": 1}
     silent[0].close()
     await until(lambda: server._admission.held == 3)
