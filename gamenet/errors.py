@@ -69,6 +69,12 @@ class CloseReason(StrEnum):
     """The server stopped."""
     SERVER_FULL = "server_full"
     """The server already held `max_sessions`."""
+    ADDRESS_FULL = "address_full"
+    """The peer's address already had `max_sessions_per_address`."""
+    HANDSHAKE_FAILED = "handshake_failed"
+    """No TLS: plain text, garbage, no certificate or version in common, or an end in the middle."""
+    HANDSHAKE_TIMEOUT = "handshake_timeout"
+    """The TLS handshake was not done after `handshake_timeout` seconds."""
 
 
 class GameNetError(Exception):

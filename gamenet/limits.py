@@ -17,7 +17,17 @@ class Limits:
     max_packet_size: int = 8192
     """The largest packet with its header, both ways; refused on the header alone. A layout that states less counts."""
     max_sessions: int = 10_000
-    """Connections served at once; the next one is closed at once, with `CloseReason.SERVER_FULL`."""
+    """Connections served at once, TLS handshakes among them; the next one is reset, counted as `SERVER_FULL`."""
+    max_sessions_per_address: int | None = None
+    """The same of one address, or of one IPv6 network of 64 bits; counted as `ADDRESS_FULL`. None by default: behind a
+    proxy all players have one address, behind a provider's NAT hundreds share one, and only you know which is in
+    front of you. Where players connect directly, 64 keeps one host from taking all of `max_sessions`."""
+    max_accepts_per_second: float | None = None
+    """Connections accepted in the long run, and at once after a quiet second. Nobody is refused: the rest waits in the
+    system's queue. None by default: accepting gives way to sessions as it is; for TLS, where each costs about a
+    millisecond, half of what the machine can do keeps a login wave from slowing down those who play."""
+    handshake_timeout: float = 10.0
+    """How long a TLS handshake may take: two round trips, or three, of the slowest link and a lost packet or two."""
     idle_timeout: float | None = 30.0
     """A session that received nothing for this long is closed."""
     assembly_timeout: float | None = 10.0
@@ -55,13 +65,15 @@ class Limits:
         self._at_least("low_watermark", 0)
         if self.low_watermark > self.high_watermark:
             raise ValueError(f"low_watermark {self.low_watermark} is above high_watermark {self.high_watermark}")
+        if self.max_sessions_per_address is not None:
+            self._at_least("max_sessions_per_address", 1)
         for name in (
             "idle_timeout", "assembly_timeout", "login_timeout", "write_timeout", "handler_timeout",
-            "watchdog_timeout", "max_packets_per_second", "max_bytes_per_second",
+            "watchdog_timeout", "max_packets_per_second", "max_bytes_per_second", "max_accepts_per_second",
         ):
             if getattr(self, name) is not None:
                 self._above_zero(name)
-        for name in ("close_timeout", "rate_burst", "dispatch_budget"):
+        for name in ("handshake_timeout", "close_timeout", "rate_burst", "dispatch_budget"):
             self._above_zero(name)
 
     def _above_zero(self, name: str) -> None:

@@ -15,17 +15,21 @@ from types import ModuleType
 from typing import Any, Literal, TypeVar
 
 from gamenet._core import Ledger, PoolAllocator, codec_for
+from gamenet.admission import Admission, network_of
 from gamenet.backlog import SlowPolicies, SlowPolicy
 from gamenet.dispatch import DispatchTable, HandlerT
 from gamenet.errors import CloseReason, WrongThreadError
 from gamenet.heartbeat import Heartbeat
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
+from gamenet.listener import Listener
 from gamenet.manager import SessionManager
 from gamenet.packets import Packet
 from gamenet.reload import Hooks, reload_module
 from gamenet.session import Session, SessionContext
 from gamenet.transports import TransportName, check_name, choose_server
+from gamenet.transports.acceptors import Tls
+from gamenet.transports.sockets import listen
 from gamenet.watchdog import Watchdog
 
 logger = logging.getLogger("gamenet")
@@ -33,14 +37,10 @@ logger = logging.getLogger("gamenet")
 OpenedT = TypeVar("OpenedT", bound=Callable[[Session], Any])
 ClosedT = TypeVar("ClosedT", bound=Callable[[Session, str], Any])
 
-BACKLOG = 1024
-"""Connections the system may hold for us before we accept them; a login wave after a restart needs room."""
-
 MAX_REASONS = 1000
 """Close reasons that are counted apart; texts of the user's own beyond that are counted as "other"."""
 
 _HANDLER_TIMEOUT = 0.5  # seconds that a cancelled handler may take to end
-_LISTENER_TIMEOUT = 1.0  # seconds; all sessions are closed by then, what is left are silent TLS handshakes
 
 
 class Server:
@@ -95,12 +95,12 @@ class Server:
         )
         self._context: SessionContext | None = None
         self._thread = 0  # the loop's, while there is a context
-        self._listener: asyncio.Server | None = None
+        self._listener: Listener | None = None
+        self._admission = Admission(self.limits.max_sessions, self.limits.max_sessions_per_address)
         self._closing: set[Session] = set()  # refused ones: never in `sessions`, but to be waited for
         self._all_closed: asyncio.Event | None = None
         self._stopping: asyncio.Future[None] | None = None
         self._accepted = 0
-        self._refused: Counter[str] = Counter()
         self._closed: Counter[str] = Counter()
 
     # -- what the user registers
@@ -194,12 +194,29 @@ class Server:
             self.dispatch.requires_login,
         )
         transports = choose_server(self.transport, loop, self.ssl is not None)
-        self._listener = await transports.create_server(
-            lambda: transports.session_type(context), host, port, ssl=self.ssl, backlog=BACKLOG
-        )
+        limits = self.limits
+        tls = None if self.ssl is None else Tls(self.ssl, limits.handshake_timeout, limits.close_timeout)
+        sockets = await listen(loop, host, port)
+        try:
+            if self._listener is not None:
+                raise RuntimeError(f"this server listens on port {self.port} already")
+            self._listener = Listener(
+                loop,
+                sockets,
+                self._admission,
+                lambda failed: transports.new_acceptor(failed, tls),
+                lambda: transports.session_type(context),
+                self._never_opened,
+                limits.max_accepts_per_second,
+            )
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
         self._context = context
         self._thread = threading.get_ident()
         self._watchdog.start(loop)
+        self._listener.start()
 
     @property
     def is_listening(self) -> bool:
@@ -209,7 +226,7 @@ class Server:
     @property
     def addresses(self) -> list[Any]:
         """The addresses it listens on, as `socket.getsockname()` gives them; empty while it does not."""
-        return [] if self._listener is None else [listening.getsockname() for listening in self._listener.sockets]
+        return [] if self._listener is None else self._listener.addresses
 
     @property
     def port(self) -> int:
@@ -219,8 +236,9 @@ class Server:
         return int(self.addresses[0][1])
 
     async def stop(self, timeout: float | None = None) -> None:
-        """Stop: accept nobody, let handlers finish and every session's output leave for `timeout` seconds (default:
-        `close_timeout`), abort the rest, and return when the last one is closed. Does nothing if it is not running.
+        """Stop: accept nobody, abort TLS handshakes, let handlers finish and every session's output leave for
+        `timeout` seconds (default: `close_timeout`), abort the rest, and return when the last one is closed. Does
+        nothing if it is not running.
 
         It goes on when whoever awaits it is cancelled, so a handler may stop its own server. A second call waits for
         the first.
@@ -233,14 +251,14 @@ class Server:
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
 
-    async def _drain(self, listener: asyncio.Server, seconds: float) -> None:
+    async def _drain(self, listener: Listener, seconds: float) -> None:
         for session in self.sessions:
             session.finish(CloseReason.SERVER_STOPPED)
+        await listener.wait_closed()
         if not await self._wait_closed(seconds):
             for session in [*self.sessions, *self._closing]:
                 session.abort(CloseReason.SERVER_STOPPED)
             await self._wait_closed(None)
-        await _end(listener)
         self._watchdog.stop()
         if self._context is not None:
             await _end_handlers(self._context.tasks)
@@ -276,8 +294,12 @@ class Server:
         """Called by a session whose connection was made."""
         if self._listener is None and self._context is not None:
             return self._refuse(session, CloseReason.SERVER_STOPPED)
-        if len(self.sessions) >= self.limits.max_sessions:
-            return self._refuse(session, CloseReason.SERVER_FULL)
+        if session.network is None:  # it came by no listener of ours, as those of a transport in memory do
+            network = network_of(session.peername)
+            reason = self._admission.admit(network)
+            if reason is not None:
+                return self._abort_refused(session, reason)
+            session.network = network
         self._accepted += 1
         self.sessions.add(session)
         for hook in self._opened_hooks:
@@ -285,6 +307,9 @@ class Server:
 
     def session_closed(self, session: Session, reason: str) -> None:
         """Called by a session whose connection is gone."""
+        network, session.network = session.network, None
+        if network is not None:
+            self._admission.release(network)
         if session in self._closing:
             self._closing.discard(session)
         else:
@@ -296,9 +321,19 @@ class Server:
             self._all_closed.set()
 
     def _refuse(self, session: Session, reason: CloseReason) -> None:
-        self._refused[reason] += 1
+        self._admission.refused[reason] += 1
+        self._abort_refused(session, reason)
+
+    def _abort_refused(self, session: Session, reason: CloseReason) -> None:
         self._closing.add(session)
         session.abort(reason)
+
+    def _never_opened(self, session: Session, reason: CloseReason | None, error: BaseException | None) -> None:
+        """Called by the listener for one that was accepted and did not get as far as `opened`."""
+        if self._context is not None and error is not None:
+            why = reason or CloseReason.NETWORK_ERROR
+            values = str(session.peername), str(why), str(error) or type(error).__name__
+            self._context.log.log(logging.INFO, "%s never became a session: %s: %s", *values)
 
     def _call(self, hook: Callable[..., Any], session: Session, *values: object) -> None:
         try:
@@ -313,13 +348,18 @@ class Server:
         """The ledger, as a plain dict of its own.
 
         Between two turns of the loop `bytes_in == bytes_dispatched + bytes_rejected + bytes_discarded +
-        bytes_buffered`. Counts are since the server was made; `sessions`, `bytes_buffered` and `pool` are of now.
+        bytes_buffered`. Counts are since the server was made; `sessions`, `connecting` (TLS handshakes in
+        progress), `bytes_buffered` and `pool` are of now.
         """
         ledger = self._ledger
         return {
             "sessions": len(self.sessions),
             "accepted": self._accepted,
-            "refused": dict(self._refused),
+            "connecting": 0 if self._listener is None else self._listener.connecting,
+            "refused": dict(self._admission.refused),
+            "accept_errors": dict(self._admission.accept_errors),
+            "accept_pauses": self._admission.accept_pauses,
+            "accepts_delayed": self._admission.accepts_delayed,
             "closed": dict(self._closed),
             "packets_dispatched": ledger.packets_dispatched,
             "packets_discarded": ledger.packets_discarded,
@@ -362,15 +402,3 @@ async def _end_handlers(tasks: set[asyncio.Future[Any]]) -> None:
         _, unfinished = await asyncio.wait(tasks, timeout=_HANDLER_TIMEOUT)
         if unfinished:
             logger.warning("%d handlers go on after their sessions were closed: they ignore their end", len(unfinished))
-
-
-async def _end(listener: asyncio.Server) -> None:
-    """Wait until a closed listener is done. Since 3.12 it waits for connections too, TLS handshakes among them."""
-    abort_clients: Callable[[], None] | None = getattr(listener, "abort_clients", None)  # since 3.13
-    if abort_clients is not None:
-        abort_clients()
-    try:
-        async with asyncio.timeout(_LISTENER_TIMEOUT):
-            await listener.wait_closed()
-    except TimeoutError:
-        logger.warning("connections that never became sessions are left to their own deadlines")

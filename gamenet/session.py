@@ -135,6 +135,7 @@ class Session(Stream, asyncio.Protocol):
         "data",
         "id",
         "is_closed",
+        "network",
         "peername",
     )
 
@@ -167,6 +168,7 @@ class Session(Stream, asyncio.Protocol):
         self.id = next(_ids)
         self.data: Any = None
         self.peername: Any = None
+        self.network: str | None = None  # what it is counted under while it is admitted, see `admission`
         self._rooms: set[Room] | None = None  # most sessions are in none, and there are many
         self.is_closed = False
         self.close_reason: str | None = None
@@ -276,7 +278,8 @@ class Session(Stream, asyncio.Protocol):
     # uvloop's transports have every method of asyncio.Transport, but do not derive from it
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._socket_transport = transport
-        self.peername = transport.get_extra_info("peername")
+        # what accept() gave stands where the transport does not know: the peer may have reset the connection since
+        self.peername = transport.get_extra_info("peername") or self.peername
         # what the system does not take at once waits in our outbox: there it is counted, and may be left out
         transport.set_write_buffer_limits(high=1, low=0)
         self.attach(transport)

@@ -31,8 +31,11 @@ if sys.platform != "linux" or gamenet.backend != "compiled":
 import resource
 
 from gamenet import _compiled as compiled
-from gamenet.transports import epoll_server
+from gamenet import listener
+from gamenet.admission import Admission
+from gamenet.transports import epoll_acceptor
 from gamenet.transports.epoll import EpollTransport, Poller
+from gamenet.transports.sockets import listen
 
 SMALL = 4096  # bytes of a socket's buffer where a test wants a backlog
 LARGE = 1 << 20  # more than the kernel takes from us while such a peer does not read
@@ -161,6 +164,41 @@ class Peer:
         self.sock.close()
 
 
+class EpollServer:
+    """What `loop.create_server()` returns, of our listener and acceptor."""
+
+    def __init__(self, loop, sockets, factory):
+        self.admission = Admission(10_000)
+        self.failures = []
+        try:
+            self.listener = listener.Listener(
+                loop, sockets, self.admission, self.new_acceptor, factory, lambda *failed: self.failures.append(failed)
+            )
+        except BaseException:
+            for sock in sockets:
+                sock.close()
+            raise
+        self.listener.start()
+
+    def new_acceptor(self, failed):
+        self.acceptor = epoll_acceptor.EpollAcceptor(asyncio.get_running_loop(), failed)
+        return self.acceptor
+
+    @property
+    def sockets(self):
+        return self.listener.sockets
+
+    def is_serving(self):
+        return bool(self.listener.sockets)
+
+    def close(self):
+        self.listener.close()
+
+    async def wait_closed(self):
+        await self.listener.wait_closed()
+        await asyncio.shield(self.acceptor.poller.finished)
+
+
 class Network:
     """Listeners and connections of one test, by one kind of transport."""
 
@@ -187,7 +225,7 @@ class Network:
         if self.kind == "loop":
             server = await self.loop.create_server(factory, host, port, backlog=backlog)
         else:
-            server = await epoll_server.create_server(self.loop, factory, host, port, backlog=backlog)
+            server = EpollServer(self.loop, await listen(self.loop, host, port, backlog), factory)
         self.servers.append(server)
         return server
 
@@ -1015,7 +1053,7 @@ async def test_a_socket_for_which_no_protocol_can_be_made_is_closed(network):
     server = await network.listen(make)
     first, second = network.start_connecting(server), network.start_connecting(server)
     assert await first.receive_to_end() == b""
-    assert complaints_of(network) == [Oops]
+    assert server.admission.accept_errors == {"Oops": 1}
     second.send(b"hello")
     await until(lambda: network.ends and network.ends[0].data == b"hello")
 
@@ -1131,7 +1169,7 @@ async def test_a_handler_that_runs_the_loop_itself_endangers_nobody(network):
         for _ in range(3):
             network.loop._run_once()
         gc.collect()
-        network.servers[0]._poller.wake()
+        network.servers[0].acceptor.poller.wake()
         for _ in range(100):  # the turn that we are in counted on those that ours has run
             network.loop.call_soon(int)
 
@@ -1183,13 +1221,12 @@ async def test_a_thousand_that_come_at_once_are_accepted(network):
 async def test_it_listens_on_every_address_of_its_host(network, host):
     server = await network.listen(PlainEnd, host)
     assert server.is_serving()
-    assert server.get_loop() is network.loop
-    families = [listener.family for listener in server.sockets]
+    families = [listening.family for listening in server.sockets]
     assert len(families) == len(set(families)) >= 1
     if not host:
         assert set(families) == {socket.AF_INET, socket.AF_INET6} or not has_ipv6()
-    for number, listener in enumerate(server.sockets):
-        peer = socket.create_connection(listener.getsockname()[:2])
+    for number, listening in enumerate(server.sockets):
+        peer = socket.create_connection(listening.getsockname()[:2])
         await until(lambda: len(network.ends) == number + 1)  # noqa: B023
         peer.close()
         await network.ends[-1].lost
@@ -1236,7 +1273,7 @@ async def test_without_ipv6_it_listens_on_ipv4(network, monkeypatch):
 
     monkeypatch.setattr(socket.socket, "__init__", without_ipv6)
     server = await network.listen(PlainEnd, None)
-    assert [listener.family for listener in server.sockets] == [socket.AF_INET]
+    assert [listening.family for listening in server.sockets] == [socket.AF_INET]
     if has_ipv6():
         with pytest.raises(OSError):
             await network.listen(PlainEnd, "::1")
@@ -1249,7 +1286,7 @@ async def test_nothing_stays_open_where_no_epoll_set_can_be_had(network, monkeyp
     def no_poller(loop):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(epoll_server, "Poller", no_poller)
+    monkeypatch.setattr(epoll_acceptor, "Poller", no_poller)
     with pytest.raises(OSError):
         await network.listen(PlainEnd)
     assert open_sockets() == before
@@ -1320,26 +1357,22 @@ async def test_wait_closed_returns_where_nobody_ever_came(network):
 
 @pytest.fixture
 def fast_retry(monkeypatch):
-    monkeypatch.setattr(epoll_server, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(listener, "RETRY_SECONDS", 0.01)
 
 
 @only_epoll  # asyncio says so a hundred times, libuv drops connections
-async def test_without_descriptors_it_says_so_and_goes_on_later(network, fast_retry):
+async def test_without_descriptors_it_says_so_and_goes_on_later(network, fast_retry, caplog):
     server = await network.listen(PlainEnd)
     peers = [network.start_connecting(server) for _ in range(6)]
     for number, peer in enumerate(peers):
         peer.send(b"%d" % number)
     with NoDescriptors(but=3):
-        await until(lambda: network.complaints)
-        refused = network.complaints[:]
+        await until(lambda: server.admission.accept_errors)
         await until(lambda: sum(bool(end.data) for end in network.ends) == 3)
-    assert {type(context["exception"]) for context in refused} == {OSError}
-    assert refused[0]["exception"].errno == errno.EMFILE
-    assert refused[0]["message"] == "socket.accept() out of system resource"
-    assert refused[0]["socket"].getsockname() == server.sockets[0].getsockname()
+    assert list(server.admission.accept_errors) == ["EMFILE"]
+    assert "nobody is accepted for the time being: EMFILE; 3 connections go on" in caplog.text
     await until(lambda: sum(bool(end.data) for end in network.ends) == 6)
     assert sorted(bytes(end.data) for end in network.ends) == [b"%d" % number for number in range(6)]
-    network.complaints.clear()
 
 
 class NoDescriptors:
@@ -1375,6 +1408,7 @@ async def test_without_descriptors_nobody_is_asked_until_it_is_time(network, mon
 
         def call_later(self, *call):
             later.append(call)
+            return network.loop.call_later(3600, int)
 
     def no_memory(self):
         calls.append(self)
@@ -1382,13 +1416,14 @@ async def test_without_descriptors_nobody_is_asked_until_it_is_time(network, mon
 
     calls, later = [], []
     server = await network.listen(PlainEnd)
-    server._loop = Loop()
+    server.listener._loop = Loop()
     with monkeypatch.context() as patch:
         patch.setattr(socket.socket, "accept", no_memory)
         network.start_connecting(server).send(b"hello")
         await turns(20)
-    assert len(calls) == len(later) == len(complaints_of(network)) == 1
-    assert later[0][0] == 1.0
+    assert len(calls) == len(later) == server.admission.accept_pauses == 1
+    assert server.admission.accept_errors == {"ENOBUFS": 1}
+    assert later[0][0] == 0.5
     later[0][1](*later[0][2:])
     await until(lambda: network.ends and network.ends[0].data == b"hello")
 
@@ -1399,14 +1434,15 @@ async def test_a_listener_closed_while_it_waits_for_descriptors_stays_closed(net
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     server = await network.listen(PlainEnd)
-    network.loop.set_exception_handler(lambda loop, context: server.close())
     monkeypatch.setattr(socket.socket, "accept", no_descriptor)
     network.start_connecting(server)
-    await until(lambda: not server.is_serving())
+    await until(lambda: server.admission.accept_errors)
+    server.close()
+    tries = server.admission.accept_errors.total()
     waited = asyncio.Event()
-    network.loop.call_later(0.02, waited.set)
-    network.loop.set_exception_handler(lambda loop, context: network.complaints.append(context))
+    network.loop.call_later(0.05, waited.set)
     await waited.wait()
+    assert server.admission.accept_errors.total() == tries
     await server.wait_closed()
 
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from gamenet._core import backend
 from gamenet.session import BufferedSession, Session
+from gamenet.transports.acceptors import Acceptor, Failed, HandshakeLoop, TaskAcceptor, Tls
 
 TransportName = Literal["auto", "asyncio", "fast", "epoll"]
 
@@ -26,12 +27,12 @@ TRANSPORTS = ("auto", "asyncio", "fast", "epoll")
 
 @dataclass(frozen=True, slots=True)
 class Transports:
-    """How one loop's connections are made: `create_server` and `create_connection` take the arguments of the loop's
-    own; `session_type` is the session class that suits them.
+    """How one loop's connections are made: `new_acceptor(failed, tls)` makes what connects accepted sockets,
+    `create_connection` takes the arguments of the loop's own; `session_type` is the session class that suits them.
     """
 
     name: str
-    create_server: Callable[..., Any]
+    new_acceptor: Callable[[Failed, Tls | None], Acceptor]
     create_connection: Callable[..., Any]
     session_type: type[Session]
 
@@ -70,7 +71,8 @@ def choose_client(name: TransportName, loop: asyncio.AbstractEventLoop) -> Trans
     if name == "asyncio":
         # a loop that reads into memory of its own would copy into ours once more
         session_type = Session if reads_by_itself else BufferedSession
-        return Transports(name, loop.create_server, loop.create_connection, session_type)
+        new_acceptor = partial(TaskAcceptor, loop, loop.connect_accepted_socket)
+        return Transports(name, new_acceptor, loop.create_connection, session_type)
     if reads_by_itself:
         raise RuntimeError("transport 'fast' needs a loop that can watch sockets; the Proactor loop cannot")
     return _fast(loop)
@@ -78,14 +80,22 @@ def choose_client(name: TransportName, loop: asyncio.AbstractEventLoop) -> Trans
 
 def _fast(loop: asyncio.AbstractEventLoop) -> Transports:
     aiofastnet = importlib.import_module("aiofastnet")
-    create_server = partial(aiofastnet.create_server, loop)
-    return Transports("fast", create_server, partial(aiofastnet.create_connection, loop), BufferedSession)
+
+
+    def new_acceptor(failed: Failed, tls: Tls | None) -> Acceptor:
+        connect = partial(aiofastnet.connect_accepted_socket, loop if tls is None else HandshakeLoop(loop))
+        return TaskAcceptor(loop, connect, failed, tls)
+
+    def create_connection(*values: Any, ssl: Any = None, **options: Any) -> Any:
+        return aiofastnet.create_connection(HandshakeLoop(loop) if ssl else loop, *values, ssl=ssl, **options)
+
+    return Transports("fast", new_acceptor, create_connection, BufferedSession)
 
 
 def _epoll(loop: asyncio.AbstractEventLoop) -> Transports:
-    epoll_server = importlib.import_module("gamenet.transports.epoll_server")
-    create_server = partial(epoll_server.create_server, loop)
-    return Transports("epoll", create_server, loop.create_connection, BufferedSession)
+    epoll_acceptor = importlib.import_module("gamenet.transports.epoll_acceptor")
+    new_acceptor = partial(epoll_acceptor.EpollAcceptor, loop)
+    return Transports("epoll", new_acceptor, loop.create_connection, BufferedSession)
 
 
 def _why_no_epoll(has_tls: bool) -> str | None:
