@@ -20,7 +20,7 @@ from gamenet.limits import Limits
 from gamenet.manager import SessionManager
 from gamenet.packets import Packet
 from gamenet.session import Session, SessionContext
-from gamenet.transports import TransportName, check_name, choose_server
+from gamenet.transports import TransportName, Transports, check_name, choose_server
 
 logger = logging.getLogger("gamenet")
 
@@ -50,7 +50,7 @@ class Server:
         ssl: ssl_module.SSLContext | None = None,
         unknown_packets: Literal["reject", "close"] = "reject",
         handler_errors: Literal["continue", "close"] = "continue",
-        transport: TransportName = "auto",
+        transport: TransportName | Transports = "auto",
         **limits: Any,
     ) -> None:
         if unknown_packets not in ("reject", "close"):
@@ -63,7 +63,7 @@ class Server:
         self.ssl = ssl
         self.unknown_packets: Literal["reject", "close"] = unknown_packets
         self.handler_errors: Literal["continue", "close"] = handler_errors
-        self.transport: TransportName = transport
+        self.transport: TransportName | Transports = transport
         self.dispatch = DispatchTable()
         self._codec = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
         self._pool = PoolAllocator(self.limits.max_packet_size, max_blocks=self.limits.max_sessions)

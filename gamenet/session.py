@@ -11,7 +11,7 @@ import inspect
 import itertools
 import logging
 import sys
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -49,6 +49,10 @@ class SessionOwner(Protocol):
     def session_closed(self, session: Session, reason: str) -> None: ...
 
 
+context_watchers: list[Callable[[SessionContext], object]] = []
+"""Called with every context that is made: `gamenet.testing` asks them at the end what a test has left behind."""
+
+
 class SessionContext:
     """What all sessions of one owner share while its loop runs. `policy` answers bad packets and failing handlers."""
 
@@ -80,6 +84,8 @@ class SessionContext:
         self._codecs = {codec.layout: codec}
         self.unknown_packets = unknown_packets
         self.handler_errors = handler_errors
+        for watcher in context_watchers:
+            watcher(self)
 
     def codec_for(self, layout: Layout) -> HeaderCodec:
         """The codec of a layout that a session changes to; made once."""
