@@ -40,6 +40,7 @@ def package(name):
         os.environ["GAMENET_PURE"] = "1" if name == "pure" else "0"
         try:
             _packages[name] = importlib.import_module("gamenet")
+            importlib.import_module("gamenet.testing")
         finally:
             if before is None:
                 del os.environ["GAMENET_PURE"]
@@ -54,6 +55,7 @@ def package(name):
 
 if not PURE_ONLY:
     _packages["compiled"] = importlib.import_module("gamenet")
+    importlib.import_module("gamenet.testing")
 
 
 @pytest.fixture(params=TWINS)

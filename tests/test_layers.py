@@ -15,6 +15,7 @@ LAYERS = [
     ["timer", "session", "manager"],
     ["transports"],
     ["server", "client", "run"],
+    ["testing"],
     ["demo", "cli", "__main__"],
 ]
 # layers 0 to 3 work under threads, trio, or a test with plain bytes
