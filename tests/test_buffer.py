@@ -41,6 +41,31 @@ def test_random_pieces(core, rng):
         assert cut(buffer, *pieces) == PACKETS
 
 
+def test_what_arrives_never_overtakes_what_waits(core):
+    # the packet of the first chunk is taken alone, as by a stream whose handler waits; the second chunk waits still
+    buffer = core.PacketBuffer()
+    buffer.feed(wire(1))
+    buffer.feed(wire(2)[:1])
+    assert next(buffer).packet_id == 1
+    buffer.feed(wire(2)[1:])
+    assert [packet.packet_id for packet in buffer] == [2]
+
+
+def test_packets_taken_now_and_then(core, rng):
+    for _ in range(200):
+        buffer, found, at = core.PacketBuffer(), [], 0
+        while len(found) < len(PACKETS):
+            if rng.random() < 0.7:
+                size = rng.choice([1, 2, 5, 8, 9, 400, 4000])
+                buffer.feed(STREAM[at : at + size])
+                at += size
+            packet = next(buffer, None)
+            if packet is not None:
+                found.append((packet.packet_id, packet.sequence, packet.body))
+        assert found == PACKETS
+        assert buffer.buffered == 0
+
+
 def test_a_tail_waits_in_one_block_of_the_pool(core):
     pool = core.PoolAllocator(block_size=8192)
     buffer = core.PacketBuffer(core.HeaderCodec(), pool)

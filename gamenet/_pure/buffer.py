@@ -103,7 +103,7 @@ class PacketBuffer:
         data = chunk if type(chunk) is bytes else bytes(memoryview(chunk))
         if not data:
             return
-        if self._position < len(self._chunk):
+        if self._position < len(self._chunk) or self._pending:
             self._pending.append(data)
             self._pending_size += len(data)
         else:
