@@ -28,7 +28,7 @@ class Chaos:
     def __post_init__(self) -> None:
         if self.split is not None:
             low, high = self.split
-            _check_size("split", low, 1)
+            _check_size("split", min(low, high), 1)
             if high < low:
                 raise ValueError(f"split takes the smallest and the largest piece, got {low} and {high}")
         for name in ("coalesce", "drip"):

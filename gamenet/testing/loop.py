@@ -43,6 +43,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def __init__(
         self, clock: FakeClock | None = None, *, io_grace: float = IO_GRACE, thread_grace: float = THREAD_GRACE
     ) -> None:
+        self._closed = True  # asyncio's destructor asks, also if there will be no loop
         for name, seconds in (("io_grace", io_grace), ("thread_grace", thread_grace)):
             if not 0 <= seconds < math.inf:
                 raise ValueError(f"{name} {seconds} is no time of 0 s or more")

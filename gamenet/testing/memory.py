@@ -270,6 +270,8 @@ class MemoryTransport(asyncio.Transport):
         elif peer.is_gone:  # the first bytes leave, and the answer to them is a reset
             self._wrote_to_nobody = True
             self._outbound.clear()
+        elif peer._inbound.loses_all:
+            self._outbound.clear()
         else:
             room = max(0, self._capacity - peer._inbound.held)
             peer._inbound.feed(self._outbound[:room], self._loop.time())

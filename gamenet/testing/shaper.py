@@ -51,9 +51,14 @@ class Shaper:
         """Bytes that were taken so far."""
         return self._delivered
 
+    @property
+    def loses_all(self) -> bool:
+        """Whether its end was reached or is fed already: what is fed now goes nowhere."""
+        return self.ending is not None or self._fed_ending is not None
+
     def feed(self, data: bytes | bytearray | memoryview, now: float) -> None:
         """Bytes were sent. What follows an ending is lost."""
-        if self.ending is None and self._fed_ending is None and data:
+        if data and not self.loses_all:
             if len(self._held) == self._glued:
                 self._oldest = now
             self._held += data
