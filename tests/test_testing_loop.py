@@ -80,6 +80,12 @@ def test_time_stands_still_while_something_is_ready(run):
     assert run(main()) == 0
 
 
+def test_time_goes_on_where_floats_are_coarse(run):
+    clock = FakeClock(2e9)  # as of the year 2033: 2**-22 s from one float to the next
+    run(asyncio.sleep(1), clock=clock)
+    assert clock() == 2e9 + 1
+
+
 def test_timeouts_pass_without_waiting(run):
     async def main():
         with pytest.raises(TimeoutError):

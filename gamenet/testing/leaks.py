@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gamenet import session as session_module
 from gamenet.session import Session, SessionContext
+from gamenet.timer import LoopTimer
 
 if TYPE_CHECKING:
     from gamenet.server import Server
@@ -124,8 +125,7 @@ class leak_check:  # it reads as a statement: `async with leak_check(server)`
         return _line(map(_describe_task, left), "task", "not done", "await or cancel what was started")
 
     def _timers_found(self) -> list[str]:
-        ours = {getattr(context.timer, "_handle", None) for context in self._contexts}  # told of as deadlines
-        left = [timer for timer in _timers_of(self._loop) if timer not in self._timers and timer not in ours]
+        left = [timer for timer in _timers_of(self._loop) if timer not in self._timers]
         return _line(map(repr, left), "timer", "of the loop", "cancel what loop.call_later() and call_at() returned")
 
     def _context_made(self, context: SessionContext) -> None:
@@ -205,6 +205,12 @@ def _describe_complaint(context: dict[str, Any]) -> str:
 
 
 def _timers_of(loop: asyncio.AbstractEventLoop) -> list[asyncio.TimerHandle]:
-    """The timers that are set; asyncio's loops keep them in a list, others do not show theirs."""
+    """The timers that are set, but for ours, which are told of as deadlines. asyncio's loops keep them in a list,
+    others do not show theirs.
+    """
     scheduled: list[asyncio.TimerHandle] = getattr(loop, "_scheduled", [])
-    return [timer for timer in scheduled if not timer.cancelled()]
+    return [timer for timer in scheduled if not timer.cancelled() and not _is_ours(timer)]
+
+
+def _is_ours(timer: asyncio.TimerHandle) -> bool:
+    return isinstance(getattr(getattr(timer, "_callback", None), "__self__", None), LoopTimer)

@@ -52,6 +52,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._thread_grace = thread_grace
         self._working = 0  # threads whose end a task of this loop waits for
         super().__init__(_Selector(self._wait))
+        # asyncio fires what is due before `time() + resolution`: with the real clock's nanosecond that is no later time
+        # at all once floats are coarser, after four months
+        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         """The time of `clock`, in seconds."""
