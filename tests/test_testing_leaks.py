@@ -85,6 +85,15 @@ async def test_a_task(leaking):
     task.cancel()
 
 
+async def test_what_is_somebody_elses(testing):
+    async with testing.leak_check(ignore=["of another library"]) as check:
+        task = asyncio.create_task(asyncio.sleep(60), name="task of another library")
+        timer = asyncio.get_running_loop().call_later(60, print)
+        check.ignore += ["print", "sleep", "set_result"]  # asyncio's sleep has a timer
+    task.cancel()
+    timer.cancel()
+
+
 async def test_many_of_a_kind_are_counted_and_not_all_shown(leaking):
     async def forgotten():
         await asyncio.get_running_loop().create_future()

@@ -7,6 +7,7 @@ from importlib import metadata
 import pytest
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.no_sanitizer
 
 
 def is_an_entry_point():

@@ -44,17 +44,25 @@ class leak_check:  # it reads as a statement: `async with leak_check(server)`
     What is about to end gets `settle` seconds for that (of the loop's time).
 
     If the block itself raises, what is left is a note on that exception. `allow_views=True` is for tests that keep
-    views on purpose.
+    views on purpose; tasks and timers whose description has a text of `ignore` in it are somebody else's. Both may be
+    set later, as attributes.
     """
 
-    def __init__(self, *servers: Server, settle: float = SETTLE_SECONDS, allow_views: bool = False) -> None:
+    def __init__(
+        self,
+        *servers: Server,
+        settle: float = SETTLE_SECONDS,
+        allow_views: bool = False,
+        ignore: Iterable[str] = (),
+    ) -> None:
         if not settle >= 0:
             raise ValueError(f"settle {settle} s is below 0")
         self.complaints: list[dict[str, Any]] = []
         """What the loop's exception handler was called with, in order; take out what the test expects."""
         self._servers = list(servers)
         self._settle = settle
-        self._allow_views = allow_views
+        self.allow_views = allow_views
+        self.ignore = list(ignore)
         self._contexts: list[SessionContext] = []
 
     def watch(self, server: Server) -> None:
@@ -106,9 +114,9 @@ class leak_check:  # it reads as a statement: `async with leak_check(server)`
         yield self._tasks_found()
         yield self._timers_found()
         for context in self._contexts:
-            yield _left_of_context(context, self._allow_views)
+            yield _left_of_context(context, self.allow_views)
         for server in self._all_servers():
-            yield _left_of_server(server, self._allow_views)
+            yield _left_of_server(server, self.allow_views)
 
     def _all_servers(self) -> list[Server]:
         owners = [context.owner for context in self._contexts]
@@ -121,12 +129,16 @@ class leak_check:  # it reads as a statement: `async with leak_check(server)`
 
     def _tasks_found(self) -> list[str]:
         own = asyncio.current_task()
-        left = [task for task in asyncio.all_tasks(self._loop) - self._tasks if task is not own]
-        return _line(map(_describe_task, left), "task", "not done", "await or cancel what was started")
+        left = [_describe_task(task) for task in asyncio.all_tasks(self._loop) - self._tasks if task is not own]
+        return _line(self._not_ignored(left), "task", "not done", "await or cancel what was started")
 
     def _timers_found(self) -> list[str]:
         left = [timer for timer in _timers_of(self._loop) if timer not in self._timers]
-        return _line(map(repr, left), "timer", "of the loop", "cancel what loop.call_later() and call_at() returned")
+        advice = "cancel what loop.call_later() and call_at() returned"
+        return _line(self._not_ignored(map(repr, left)), "timer", "of the loop", advice)
+
+    def _not_ignored(self, things: Iterable[str]) -> list[str]:
+        return [thing for thing in things if not any(text in thing for text in self.ignore)]
 
     def _context_made(self, context: SessionContext) -> None:
         if context.loop is self._loop:
