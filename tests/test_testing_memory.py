@@ -548,9 +548,9 @@ async def test_requests_under_chaos(gamenet, buffered, settings):
         assert [answer.body for answer in answers] == bodies
 
 
-async def test_the_same_seed_gives_the_same_pieces(gamenet):
+async def test_the_same_seed_gives_the_same_pieces(gamenet, until):
     async def sizes(seed):
-        seen = []
+        seen = []  # per run: the sizes of what both connections brought
 
         class Seen(asyncio.Protocol):
             def data_received(self, data):
@@ -561,12 +561,11 @@ async def test_the_same_seed_gives_the_same_pieces(gamenet):
         for _ in range(2):
             _reader, writer = await net.open(7)
             writer.write(bytes(500))
-        await asyncio.sleep(0.05)
+        await until(lambda: sum(seen) == 1000)
         await net.close()
         return seen
 
     first = await sizes(1)
-    assert sum(first) == 1000
     assert await sizes(1) == first
     assert await sizes(2) != first
 
@@ -619,6 +618,25 @@ async def test_nobody_listens(gamenet):
             await net.connect()
         with pytest.raises(ConnectionRefusedError, match="nobody accepts connections to port 9"):
             await net.connect(9)
+
+
+async def test_the_listener_is_one_of_asyncios(gamenet):
+    async with gamenet.testing.MemoryNetwork() as net:
+        listener = await net.transports.create_server(Plain, "127.0.0.1", 0)
+        assert isinstance(listener, asyncio.AbstractServer)
+        assert listener.is_serving()
+        assert listener.get_loop() is asyncio.get_running_loop()
+        await listener.start_serving()
+        port = listener.sockets[0].getsockname()[1]
+        ends = [await net.open(port) for _ in range(2)]
+        listener.close()
+        listener.close()
+        await listener.wait_closed()
+        assert (listener.is_serving(), listener.sockets) == (False, ())
+        listener.close_clients()
+        listener.abort_clients()
+        for reader, _writer in ends:
+            assert await reader.read() == b""
 
 
 async def test_two_servers(gamenet):

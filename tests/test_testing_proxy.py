@@ -82,7 +82,7 @@ async def test_byte_by_byte(echo):
         reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
         writer.write(b"abcdefgh" * 10)
         assert await read(reader, 80) == b"abcdefgh" * 10
-        assert len(peers[0].sizes) > 10  # the system may glue some
+        assert len(peers[0].sizes) > 1  # the system may glue some
         writer.close()
 
 

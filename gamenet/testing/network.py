@@ -165,7 +165,7 @@ class MemoryNetwork:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"nobody accepts connections to port {port}")
         number = next(self._numbers)
         protocol = protocol_factory()
-        transport, _end = memory_pair(
+        transport, accepted = memory_pair(
             protocol,
             listener.protocol_factory(),
             to_first=self.to_client,
@@ -175,6 +175,7 @@ class MemoryNetwork:
             key=str(number),
         )
         self._pairs = [*self._open_pairs(), transport]
+        listener.accepted(accepted)
         if self._is_frozen:
             transport.freeze()
         made = asyncio.get_running_loop().create_future()
@@ -208,6 +209,7 @@ class MemoryListener(asyncio.AbstractServer):
         self._network = network
         self._loop = asyncio.get_running_loop()
         self._port: int | None = port
+        self._connections: list[MemoryTransport] = []
 
     @property
     def sockets(self) -> tuple[_Address, ...]:
@@ -235,6 +237,22 @@ class MemoryListener(asyncio.AbstractServer):
 
     async def wait_closed(self) -> None:
         """There is nothing to wait for: connections are their own."""
+
+    # since 3.13 every asyncio server has these two
+
+    def close_clients(self) -> None:
+        """Close every connection that was accepted here."""
+        for end in self._connections:
+            end.close()
+
+    def abort_clients(self) -> None:
+        """Abort every connection that was accepted here."""
+        for end in self._connections:
+            end.abort()
+
+    def accepted(self, end: MemoryTransport) -> None:
+        """Told by the network of a connection that was made."""
+        self._connections = [*(other for other in self._connections if not other.is_gone), end]
 
 
 class _Address:
