@@ -202,7 +202,7 @@ async def connect(
     packets: Iterable[type[Packet]] = (),
     layout: Layout = BOOK_HEADER,
     ssl: ssl_module.SSLContext | None = None,
-    transport: TransportName = "auto",
+    transport: TransportName | Transports = "auto",
     connect_timeout: float = 10.0,
     max_queued: int = 1024,
     heartbeat: Heartbeat | None = None,

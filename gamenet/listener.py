@@ -12,6 +12,7 @@ import logging
 import socket
 from asyncio.trsock import TransportSocket
 from collections.abc import Callable
+from typing import Any, Protocol
 
 from gamenet.admission import Admission, Pace, network_of
 from gamenet.errors import CloseReason
@@ -47,6 +48,27 @@ _ERRORS_OF_ONE = {
 _WINERRORS_OF_ONE = {64, 121, 1225, 1236, 10053, 10054}
 
 _WINSOCK = 10_000  # from here on Windows' numbers are in `errno`, below they mean something else there
+
+
+class Listening(Protocol):
+    """What a server asks of whatever brings it connections."""
+
+    @property
+    def addresses(self) -> list[Any]:
+        """The addresses that are listened on; none once it is closed."""
+
+    @property
+    def connecting(self) -> int:
+        """How many were accepted and are no sessions yet."""
+
+    def start(self) -> None:
+        """Accept from now on."""
+
+    def close(self) -> None:
+        """Accept nobody any more; sessions go on."""
+
+    async def wait_closed(self) -> None:
+        """After `close()`: return when nothing is on its way to become a session."""
 
 
 class Listener:

@@ -11,6 +11,7 @@ import ssl as ssl_module
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
@@ -22,12 +23,12 @@ from gamenet.errors import CloseReason, WrongThreadError
 from gamenet.heartbeat import Heartbeat
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
-from gamenet.listener import Listener
+from gamenet.listener import Listener, Listening
 from gamenet.manager import SessionManager
 from gamenet.packets import Packet
 from gamenet.reload import Hooks, reload_module
 from gamenet.session import Session, SessionContext
-from gamenet.transports import TransportName, check_name, choose_server
+from gamenet.transports import TransportName, Transports, check_name, choose_server
 from gamenet.transports.acceptors import Tls
 from gamenet.transports.sockets import listen
 from gamenet.watchdog import Watchdog
@@ -65,7 +66,7 @@ class Server:
         handler_errors: Literal["continue", "close"] = "continue",
         rate_exceeded: Literal["wait", "reject", "close"] = "wait",
         heartbeat: Heartbeat | None = None,
-        transport: TransportName = "auto",
+        transport: TransportName | Transports = "auto",
         **limits: Any,
     ) -> None:
         _check_policy("unknown_packets", unknown_packets, ("reject", "close"))
@@ -79,7 +80,7 @@ class Server:
         self.handler_errors: Literal["continue", "close"] = handler_errors
         self.rate_exceeded: Literal["wait", "reject", "close"] = rate_exceeded
         self.heartbeat = heartbeat
-        self.transport: TransportName = transport
+        self.transport: TransportName | Transports = transport
         self.dispatch = DispatchTable()
         self._slow_policies = SlowPolicies()
         self._codec = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
@@ -95,7 +96,7 @@ class Server:
         )
         self._context: SessionContext | None = None
         self._thread = 0  # the loop's, while there is a context
-        self._listener: Listener | None = None
+        self._listener: Listening | None = None
         self._admission = Admission(self.limits.max_sessions, self.limits.max_sessions_per_address)
         self._closing: set[Session] = set()  # refused ones: never in `sessions`, but to be waited for
         self._all_closed: asyncio.Event | None = None
@@ -194,18 +195,36 @@ class Server:
             self.dispatch.requires_login,
         )
         transports = choose_server(self.transport, loop, self.ssl is not None)
+        new_session = partial(transports.session_type, context)
+        if transports.listen is not None:
+            self._listener = transports.listen(host, port, new_session)
+        else:
+            self._listener = await self._listen(transports, loop, host, port, new_session)
+        self._context = context
+        self._thread = threading.get_ident()
+        self._watchdog.start(loop)
+        self._listener.start()
+
+    async def _listen(
+        self,
+        transports: Transports,
+        loop: asyncio.AbstractEventLoop,
+        host: str | None,
+        port: int,
+        new_session: Callable[[], Session],
+    ) -> Listener:
         limits = self.limits
         tls = None if self.ssl is None else Tls(self.ssl, limits.handshake_timeout, limits.close_timeout)
         sockets = await listen(loop, host, port)
         try:
             if self._listener is not None:
                 raise RuntimeError(f"this server listens on port {self.port} already")
-            self._listener = Listener(
+            return Listener(
                 loop,
                 sockets,
                 self._admission,
                 lambda failed: transports.new_acceptor(failed, tls),
-                lambda: transports.session_type(context),
+                new_session,
                 self._never_opened,
                 limits.max_accepts_per_second,
             )
@@ -213,10 +232,6 @@ class Server:
             for sock in sockets:
                 sock.close()
             raise
-        self._context = context
-        self._thread = threading.get_ident()
-        self._watchdog.start(loop)
-        self._listener.start()
 
     @property
     def is_listening(self) -> bool:
@@ -251,7 +266,7 @@ class Server:
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
 
-    async def _drain(self, listener: Listener, seconds: float) -> None:
+    async def _drain(self, listener: Listening, seconds: float) -> None:
         for session in self.sessions:
             session.finish(CloseReason.SERVER_STOPPED)
         await listener.wait_closed()

@@ -11,7 +11,7 @@ import inspect
 import itertools
 import logging
 import sys
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -57,6 +57,10 @@ class SessionOwner(Protocol):
     def session_closed(self, session: Session, reason: str) -> None: ...
 
 
+context_watchers: list[Callable[[SessionContext], object]] = []
+"""Called with every context that is made: `gamenet.testing` asks them at the end what a test has left behind."""
+
+
 class SessionContext:
     """What all sessions of one owner share while its loop runs. `policy` answers bad packets and failing handlers."""
 
@@ -97,6 +101,8 @@ class SessionContext:
         self.heartbeat = heartbeat
         self.login_required = login_required
         self.tasks: set[asyncio.Future[Any]] = set()  # handlers that wait
+        for watcher in context_watchers:
+            watcher(self)
 
     def bucket(self, now: float) -> RateBucket | None:
         """What limits the rate of one session."""

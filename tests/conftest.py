@@ -40,6 +40,7 @@ def package(name):
         os.environ["GAMENET_PURE"] = "1" if name == "pure" else "0"
         try:
             _packages[name] = importlib.import_module("gamenet")
+            importlib.import_module("gamenet.testing")
         finally:
             if before is None:
                 del os.environ["GAMENET_PURE"]
@@ -54,6 +55,7 @@ def package(name):
 
 if not PURE_ONLY:
     _packages["compiled"] = importlib.import_module("gamenet")
+    importlib.import_module("gamenet.testing")
 
 
 @pytest.fixture(params=TWINS)
@@ -88,24 +90,22 @@ def pytest_asyncio_loop_factories(config, item):
 class Net:
     """Servers and clients of one test. When it ends, everything they used must be given back."""
 
-    def __init__(self, gamenet, transport, stack):
+    def __init__(self, gamenet, transport, stack, check):
         self.gamenet = gamenet
         self.transport = transport
         self.stack = stack
-        self.servers = []
-        self.contexts = []
+        self.check = check
 
     async def server(self, start=True, **options):
         transport = "auto" if self.transport == "epoll" and options.get("ssl") else self.transport
         server = self.gamenet.Server(**{"transport": transport, **options})
-        self.servers.append(server)
+        self.check.watch(server)
         if start:
             await self.start(server)
         return server
 
     async def start(self, server):
         await server.start("127.0.0.1", 0)
-        self.contexts.append(server._context)
         self.stack.push_async_callback(server.stop)
 
     async def connect(self, server, **options):
@@ -145,23 +145,8 @@ def is_epoll_on_pure(callspec):
 
 @pytest_asyncio.fixture(params=["asyncio", *(["fast"] if HAS_FAST else []), *(["epoll"] if HAS_EPOLL else [])])
 async def net(request, gamenet):
-    loop = asyncio.get_running_loop()
-    complaints = []
-    loop.set_exception_handler(lambda loop, context: complaints.append(context))
-    tasks_before = asyncio.all_tasks()
-    async with AsyncExitStack() as stack:
-        net = Net(gamenet, request.param, stack)
-        yield net
-    for _ in range(3):
-        await asyncio.sleep(0.01)
-    assert complaints == []
-    assert asyncio.all_tasks() - tasks_before <= {asyncio.current_task()}
-    for server in net.servers:
-        stats = server.stats()
-        assert stats["sessions"] == 0
-        assert stats["pool"]["outstanding"] == 0
-        assert_balanced(stats)
-    assert [len(context.timer) for context in net.contexts] == [0] * len(net.contexts)
+    async with gamenet.testing.leak_check() as check, AsyncExitStack() as stack:
+        yield Net(gamenet, request.param, stack, check)
 
 
 def assert_balanced(stats):

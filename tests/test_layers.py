@@ -19,7 +19,7 @@ LAYERS = [
     ["transports"],
     ["listener"],
     ["server", "client", "run"],
-    ["metrics"],
+    ["metrics", "testing"],
     ["demo", "cli", "__main__"],
 ]
 # layers 0 to 3 work under threads, trio, or a test with plain bytes

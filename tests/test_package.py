@@ -28,8 +28,8 @@ def test_type_checkers_and_cython_find_what_they_need(files):
 
 def test_no_sources_of_a_build_and_no_tests_are_shipped(files):
     assert not [path for path in files if path.endswith((".c", ".pyx"))]
-    folders = {path.partition("/")[0] for path in files if not path.startswith("..")}
-    assert {folder for folder in folders if not folder.endswith(".dist-info")} == {"gamenet"}
+    top = {path.partition("/")[0] for path in files if not path.startswith("..") and not path.endswith(".pyc")}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"gamenet", "pytest_gamenet.py"}
 
 
 def test_the_version_is_one_number():

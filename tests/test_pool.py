@@ -18,7 +18,7 @@ def test_a_block_is_memory_of_the_pool(core):
     assert block.write(60, b"abcd") == 64
     with block.view() as view:
         assert (len(view), view.readonly, bytes(view[60:])) == (64, False, b"abcd")
-    assert pool.stats() == {"outstanding": 1, "free": 0, "fallbacks": 0, "refused": 0}
+    assert pool.stats() == {"outstanding": 1, "viewed": 0, "free": 0, "fallbacks": 0, "refused": 0}
     block.release()
     assert pool.outstanding == 0
 
@@ -57,10 +57,10 @@ def test_a_forgotten_block_comes_back(core):
 def test_above_max_blocks_the_heap_helps_and_is_counted(core):
     pool = core.PoolAllocator(block_size=16, max_blocks=2)
     blocks = [pool.acquire() for _ in range(3)]
-    assert pool.stats() == {"outstanding": 3, "free": 0, "fallbacks": 1, "refused": 0}
+    assert pool.stats() == {"outstanding": 3, "viewed": 0, "free": 0, "fallbacks": 1, "refused": 0}
     for block in blocks:
         block.release()
-    assert pool.stats() == {"outstanding": 0, "free": 2, "fallbacks": 1, "refused": 0}
+    assert pool.stats() == {"outstanding": 0, "viewed": 0, "free": 2, "fallbacks": 1, "refused": 0}
 
 
 def test_above_max_blocks_raise_refuses_and_counts(core):
@@ -99,6 +99,35 @@ def test_a_view_keeps_block_and_pool(core):
     gc.collect()
     view[:] = b"0123456789abcdef"
     assert bytes(view) == b"0123456789abcdef"
+
+
+def test_memory_that_a_view_shows_is_not_handed_out_though_its_block_is_forgotten(core):
+    pool = core.PoolAllocator(block_size=16, max_blocks=4)
+    view = pool.acquire().view()
+    view[:] = b"0123456789abcdef"
+    gc.collect()
+    with pool.acquire() as other:
+        other.write(0, bytes(16))
+    assert bytes(view) == b"0123456789abcdef"
+    assert (pool.stats()["outstanding"], pool.stats()["viewed"]) == (1, 1)
+    view.release()
+    gc.collect()
+    assert (pool.stats()["outstanding"], pool.stats()["viewed"]) == (0, 0)
+
+
+def test_stats_count_the_blocks_that_are_viewed(core):
+    pool = core.PoolAllocator(block_size=16)
+    first, second = pool.acquire(), pool.acquire()
+    views = [first.view(), first.view(), second.view()]
+    assert pool.stats()["viewed"] == 2
+    views[0].release()
+    assert pool.stats()["viewed"] == 2
+    views[1].release()
+    assert pool.stats()["viewed"] == 1
+    views[2].release()
+    assert pool.stats() == {"outstanding": 2, "viewed": 0, "free": 0, "fallbacks": 0, "refused": 0}
+    first.release()
+    second.release()
 
 
 def test_with_releases_unless_that_was_done(core):

@@ -70,6 +70,7 @@ async def test_epoll_says_why_it_cannot_be(monkeypatch, platform, backend, has_t
 
 
 async def test_a_view_kept_from_the_receive_buffer_is_never_read_over(net):
+    net.check.allow_views = True
     server, kept = await net.server(), []
 
     @server.on(1)
@@ -133,6 +134,20 @@ def test_what_a_handler_kept_is_never_read_over_however_the_handler_ended(core, 
             read(wire(1, bytes([n]) * 100))
     bodies = [thing.body if keep == "packet" else bytes(thing) for thing in kept]
     assert bodies == [bytes([n]) * 100 for n in range(10)]
+
+
+def test_what_is_read_never_overtakes_what_waits(core, reading):
+    routes, kept, read, stream = reading
+    routes.set(1, core.Route(lambda session, packet: (kept.append(packet.body), session.suspend())[1]))
+    bodies = [bytes([n]) * n for n in range(1, 20)]
+    data = b"".join(wire(1, body) for body in bodies)
+    for at in range(0, len(data), 3):
+        read(data[at : at + 3])
+        if at % 9 == 0:
+            stream.resume()
+    for _ in bodies:
+        stream.resume()
+    assert kept == bodies
 
 
 def test_half_a_packet_and_waiting_packets_outlive_the_read(core, reading):

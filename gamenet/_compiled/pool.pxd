@@ -8,12 +8,14 @@ cdef class PoolAllocator:
     cdef readonly Py_ssize_t outstanding
     cdef readonly Py_ssize_t fallbacks
     cdef readonly Py_ssize_t refused
+    cdef Py_ssize_t viewed  # blocks that somebody looks at
     cdef uint8_t* free_head  # free blocks, each beginning with the address of the next; owned
     cdef Py_ssize_t free_count
     cdef Py_ssize_t keeps
 
     cdef Block lend(self)
     cdef uint8_t* take_memory(self) except NULL
+    cdef void count_viewed(self, Py_ssize_t change) noexcept
     cdef void take_back(self, uint8_t* memory) noexcept
 
 

@@ -77,9 +77,12 @@ cdef class PoolAllocator:
         return self.lend()
 
     def stats(self):
-        """Blocks `outstanding` and `free` now; `fallbacks` to the heap and `refused` requests so far."""
+        """Blocks `outstanding` now, of which `viewed` are seen by a view, and `free`; `fallbacks` to the heap and
+        `refused` requests so far.
+        """
         return {
             "outstanding": self.outstanding,
+            "viewed": self.viewed,
             "free": self.free_count,
             "fallbacks": self.fallbacks,
             "refused": self.refused,
@@ -107,6 +110,10 @@ cdef class PoolAllocator:
                 )
             self.fallbacks += 1
         return allocate(self.block_size)
+
+    cdef void count_viewed(self, Py_ssize_t change) noexcept:
+        with cython.critical_section(self):
+            self.viewed += change
 
     cdef void take_back(self, uint8_t* memory) noexcept:
         with cython.critical_section(self):
@@ -150,9 +157,13 @@ cdef class Block:
         view.suboffsets = NULL
         view.internal = NULL
         self.exports += 1
+        if self.exports == 1:
+            self.owner.count_viewed(1)
 
     def __releasebuffer__(self, Py_buffer* view):
         self.exports -= 1
+        if self.exports == 0:
+            self.owner.count_viewed(-1)
 
     @property
     def pool(self):

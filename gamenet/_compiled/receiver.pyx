@@ -25,6 +25,11 @@ cdef class Receiver:
         """Bytes that one read may bring."""
         return self.pool.block_size
 
+    @property
+    def held(self):
+        """Blocks that were read into and that somebody still looks at; the next read went elsewhere."""
+        return self.pool.outstanding - (self.block is not None)
+
     cdef object lend(self):
         """A view of the block, to be read into at once."""
         if self.block is None:

@@ -265,7 +265,7 @@ class PacketBuffer:
         return True
 
     def _gathered(self, tail: Block) -> bytes:
-        with tail.view() as view:
+        with memoryview(tail._held()) as view:
             return bytes(view[: self._tail_size])
 
     def _move_to_tail(self, tail: Block, wanted: int) -> None:

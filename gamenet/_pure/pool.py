@@ -7,6 +7,7 @@ hurt; memory that someone still looks at is never handed out again.
 from __future__ import annotations
 
 import os
+import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
@@ -28,7 +29,10 @@ class PoolAllocator:
     Locking rule: any thread may acquire and release.
     """
 
-    __slots__ = ("_free", "_keeps", "block_size", "fallbacks", "max_blocks", "outstanding", "refused", "when_empty")
+    __slots__ = (
+        "_forgotten", "_free", "_keeps", "_shown", "block_size", "fallbacks", "max_blocks", "outstanding", "refused",
+        "when_empty",
+    )
 
     def __init__(
         self, block_size: int = 8192, max_blocks: int = 1024, when_empty: Literal["heap", "raise"] = "heap"
@@ -46,10 +50,14 @@ class PoolAllocator:
         self.fallbacks = 0
         self.refused = 0
         self._free: list[bytearray] = []
+        self._shown: weakref.WeakSet[Block] = weakref.WeakSet()  # blocks that a view was made of
+        self._forgotten: list[bytearray] = []  # memory of blocks that are gone while views of them were not
         self._keeps = max_blocks if os.environ.get("GAMENET_POOL_REUSE") != "0" else 0
 
     def acquire(self) -> Block:
         """A block, its content undefined. `PoolExhaustedError` as `when_empty` says."""
+        if self._forgotten:
+            self._reclaim()
         if self._free:
             return self._lend(self._free.pop())
         if self.outstanding >= self.max_blocks:
@@ -62,9 +70,14 @@ class PoolAllocator:
         return self._lend(bytearray(self.block_size))
 
     def stats(self) -> dict[str, int]:
-        """Blocks `outstanding` and `free` now; `fallbacks` to the heap and `refused` requests so far."""
+        """Blocks `outstanding` now, of which `viewed` are seen by a view, and `free`; `fallbacks` to the heap and
+        `refused` requests so far.
+        """
+        self._reclaim()
+        viewed = len(self._forgotten) + sum(block._is_viewed() for block in self._shown)
         return {
             "outstanding": self.outstanding,
+            "viewed": viewed,
             "free": len(self._free),
             "fallbacks": self.fallbacks,
             "refused": self.refused,
@@ -76,6 +89,15 @@ class PoolAllocator:
         block._memory = memory
         self.outstanding += 1
         return block
+
+    def _reclaim(self) -> None:
+        """Take back the memory whose last view has gone."""
+        forgotten, self._forgotten = self._forgotten, []
+        for memory in forgotten:
+            if is_viewed(memory):
+                self._forgotten.append(memory)
+            else:
+                self._take_back(memory)
 
     def _take_back(self, memory: bytearray) -> None:
         self.outstanding -= 1
@@ -109,7 +131,9 @@ class Block:
 
     def view(self) -> memoryview:
         """A writable view of the whole block. `ValueError` once it was released."""
-        return memoryview(self._held())
+        view = memoryview(self._held())
+        self._pool._shown.add(self)
+        return view
 
     def write(self, offset: int, data: ReadableBuffer) -> int:
         """Copy `data` to `offset`; returns the offset behind it. `ValueError` if it does not fit."""
@@ -124,8 +148,8 @@ class Block:
     def release(self) -> None:
         """Give the memory back. `ValueError` the second time, `BufferError` while a view of it exists."""
         memory = self._held()
-        memory.append(0)  # raises BufferError while it is exported, as resizing must
-        memory.pop()
+        if is_viewed(memory):
+            raise BufferError("Existing exports of data: object cannot be re-sized")
         self._memory = None
         self._pool._take_back(memory)
 
@@ -142,9 +166,25 @@ class Block:
         memory = getattr(self, "_memory", None)
         if memory is not None:
             self._memory = None
-            self._pool._take_back(memory)
+            if is_viewed(memory):
+                self._pool._forgotten.append(memory)
+            else:
+                self._pool._take_back(memory)
+
+    def _is_viewed(self) -> bool:
+        return self._memory is not None and is_viewed(self._memory)
 
     def _held(self) -> bytearray:
         if self._memory is None:
             raise ValueError("this block was released")
         return self._memory
+
+
+def is_viewed(memory: bytearray) -> bool:
+    """Whether a view of it exists: then it cannot be resized."""
+    try:
+        memory.append(0)
+    except BufferError:
+        return True
+    memory.pop()
+    return False

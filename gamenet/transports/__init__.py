@@ -29,28 +29,35 @@ TRANSPORTS = ("auto", "asyncio", "fast", "epoll")
 class Transports:
     """How one loop's connections are made: `new_acceptor(failed, tls)` makes what connects accepted sockets,
     `create_connection` takes the arguments of the loop's own; `session_type` is the session class that suits them.
+    Where no sockets are listened on, `listen(host, port, new_session)` gives a server its listener.
     """
 
     name: str
     new_acceptor: Callable[[Failed, Tls | None], Acceptor]
     create_connection: Callable[..., Any]
     session_type: type[Session]
+    listen: Callable[[str | None, int, Callable[[], Session]], Any] | None = None
 
 
-def check_name(name: str) -> None:
-    """`ValueError` unless it is the name of a transport, or "auto"."""
-    if name not in TRANSPORTS:
+def check_name(name: str | Transports) -> None:
+    """`ValueError` unless it is the name of a transport, "auto", or the transports themselves."""
+    if name not in TRANSPORTS and not isinstance(name, Transports):
         raise ValueError(f"transport is {name!r}, not 'auto', 'asyncio', 'fast' or 'epoll'")
 
 
-def choose_server(name: TransportName, loop: asyncio.AbstractEventLoop, has_tls: bool = False) -> Transports:
+def choose_server(
+    name: TransportName | Transports, loop: asyncio.AbstractEventLoop, has_tls: bool = False
+) -> Transports:
     """The transports called `name` for a server on `loop`.
 
     "auto" takes the first of these that is there: "epoll" (Linux, the compiled twin, no TLS), "fast" (aiofastnet is
     installed, the loop can watch sockets), "asyncio". `ValueError` for another name, `ModuleNotFoundError` for "fast"
-    without aiofastnet, `RuntimeError` for "fast" on Windows' Proactor loop and for "epoll" where it cannot be.
+    without aiofastnet, `RuntimeError` for "fast" on Windows' Proactor loop and for "epoll" where it cannot be. What is
+    a `Transports` already, is taken as it is.
     """
     check_name(name)
+    if isinstance(name, Transports):
+        return name
     obstacle = _why_no_epoll(has_tls)
     if name == "epoll" and obstacle:
         raise RuntimeError(f"transport 'epoll' {obstacle}; 'auto' takes what is there")
@@ -59,12 +66,14 @@ def choose_server(name: TransportName, loop: asyncio.AbstractEventLoop, has_tls:
     return choose_client(name, loop)
 
 
-def choose_client(name: TransportName, loop: asyncio.AbstractEventLoop) -> Transports:
+def choose_client(name: TransportName | Transports, loop: asyncio.AbstractEventLoop) -> Transports:
     """The transports called `name` for single connections on `loop`; errors as `choose_server`.
 
     There is no epoll set for them: with "epoll" they are those of "auto".
     """
     check_name(name)
+    if isinstance(name, Transports):
+        return name
     reads_by_itself = _is_proactor(loop)
     if name in ("auto", "epoll"):
         name = "fast" if not reads_by_itself and importlib.util.find_spec("aiofastnet") else "asyncio"
