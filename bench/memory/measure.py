@@ -54,7 +54,9 @@ def measure(measurement: Measurement, kind: Kind, state: State) -> Figure:
     try:
         command = _command(measurement, kind, state)
         with serving(command) as server, Clients(state, server.port, measurement.certificate) as clients:
-            before, _ = _enter(server, clients, sessions if state.warm_with_all else WARM_CONNECTIONS)
+            before, _ = _enter(server, clients, WARM_CONNECTIONS)
+            for _ in range(state.waves_before):
+                before, _ = _enter(server, clients, sessions)
             after, waiting = _enter(server, clients, sessions)
     except Failed as error:
         raise Failed(f"{state.name}, {kind.name}: {error}") from None
@@ -71,15 +73,15 @@ def _command(measurement: Measurement, kind: Kind, state: State) -> list[str]:
 def _enter(server: Server, clients: Clients, count: int) -> tuple[int, float]:
     """The server's memory with `count` more sessions in the state, and how many bytes wait at each session."""
     clients.enter(count)
-    totals = clients.state.totals(clients.opened)
-    figures = _ask(server, totals)
-    if figures["sessions"] != totals["sessions"] or any(figures[name] < totals[name] for name in totals):
-        raise Failed(f"the server has {figures} and not {totals}")
+    figures = _ask(server, clients.state.totals(len(clients.open)))
+    if clients.state.leaves:
+        clients.leave()
+        figures = _ask(server, {"sessions": 0})
     return server.resident_size, (figures["inbox"] + figures["unsent"]) / max(1, figures["sessions"])
 
 
 def _ask(server: Server, totals: dict[str, int]) -> dict[str, int]:
-    """The server's figures, once they are `totals`, or when it gave up."""
+    """The server's figures, once they reached `totals`. `Failed` if they did not in time."""
     assert server.process.stdin is not None
     assert server.process.stdout is not None
     try:
@@ -89,5 +91,10 @@ def _ask(server: Server, totals: dict[str, int]) -> dict[str, int]:
     line = server.process.stdout.readline()
     if not line:
         raise Failed("the server is gone")
-    figures: dict[str, int] = json.loads(line)
+    return _look(json.loads(line), totals)
+
+
+def _look(figures: dict[str, int], totals: dict[str, int]) -> dict[str, int]:
+    if figures["sessions"] != totals["sessions"] or any(figures[name] < totals[name] for name in totals):
+        raise Failed(f"the server has {figures} and not {totals}")
     return figures

@@ -8,6 +8,7 @@ What stays true: nothing runs between that answer and the next question, and wha
 import asyncio
 import gc
 import json
+import os
 import socket
 import ssl
 import sys
@@ -38,6 +39,7 @@ class Bench:
         self.unsent_size = options.get("unsent_size", 0)  # bytes that shall wait at every session
         self.rooms = options.get("rooms", 0)
         self.small_buffers = options.get("small_buffers", False)
+        self.own_files = 0  # open before the first connection
         self.waiting = 0
         self.entity = 0
         self.server = gamenet.Server(
@@ -102,6 +104,7 @@ class Bench:
     def figures(self):
         sessions = list(self.server.sessions)
         return {
+            "connections": len(os.listdir("/proc/self/fd")) - self.own_files,
             "sessions": len(sessions),
             "packets": self.server.stats()["packets_dispatched"],
             "waiting": self.waiting,
@@ -133,6 +136,7 @@ class Bench:
                 loop.remove_reader(sys.stdin.fileno())
 
         loop = asyncio.get_running_loop()
+        self.own_files = len(os.listdir("/proc/self/fd"))
         loop.add_reader(sys.stdin.fileno(), asked)
         print(self.server.port, flush=True)
 

@@ -4,7 +4,7 @@ What stays true: a state is entered by real bytes over a real connection; the fi
 """
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.memory.server import ECHO, GIVE, KEEP, LABEL, WAIT
@@ -18,7 +18,7 @@ class State:
     """`options` are the server's; `sends` is what a client says once, `answer_size` the bytes it reads thereafter.
 
     `reached`: figures per session at which the server has it in that state, at least. With `leaves` every client goes
-    again; `warm_with_all`: as many come and go before, too.
+    again; as many come and go `waves_before`. With `is_silent` it does not even begin TLS, and is no session.
     """
 
     name: str
@@ -28,7 +28,8 @@ class State:
     reached: dict[str, int] = field(default_factory=dict)
     small_buffers: bool = False
     leaves: bool = False
-    warm_with_all: bool = False
+    waves_before: int = 0
+    is_silent: bool = False
     most_sessions: int | None = None  # where each takes much
     on_pure: bool = False  # measured on the pure twin too
 
@@ -40,7 +41,7 @@ class State:
     def totals(self, sessions: int) -> dict[str, int]:
         """The server's figures when so many sessions are in this state."""
         totals = {name: figure * sessions for name, figure in self.reached.items()}
-        return {**totals, "sessions": 0 if self.leaves else sessions}
+        return {**totals, "sessions": 0 if self.is_silent else sessions}
 
 
 def packet(packet_id: int, body_size: int = BODY_SIZE) -> bytes:
@@ -75,21 +76,25 @@ def _flood(name: str, size: int, at_least: int) -> State:
     return State(name, {}, packet(WAIT) + behind, reached=reached, most_sessions=100 if at_least else None)
 
 
-def _gone(name: str, warm_with_all: bool) -> State:
-    asked = packet(ECHO)
-    return State(name, {}, asked, len(asked), {"packets": 1}, leaves=True, warm_with_all=warm_with_all)
+def _gone(name: str, before: State, waves_before: int = 0) -> State:
+    """As `before`, and then all of them leave."""
+    return replace(before, name=name, leaves=True, waves_before=waves_before, on_pure=False)
 
+
+IDLE = _idle("idle after one packet", on_pure=True)
+TLS_IDLE = _idle("TLS, idle after one packet", tls=True)
+INCOMPLETE = _incomplete(8_192)
 
 STATES = [
     State("silent since connecting", on_pure=True),
-    _idle("idle after one packet", on_pure=True),
+    IDLE,
     _idle("the same, in three rooms", rooms=3),
     State("before the login", {"login": True}),
     _idle("logged in, idle", login=True),
     _idle("idle, with a rate limit", limits={"max_packets_per_second": 1000.0}),
     _idle("idle, with a heartbeat", heartbeat=True),
     _incomplete(1_024),
-    _incomplete(8_192),
+    INCOMPLETE,
     _incomplete(65_536),
     _flood("async handler that waits", 0, 0),
     _flood("the same, 10 packets behind it", 10 * (8 + BODY_SIZE), 0),
@@ -103,7 +108,10 @@ STATES = [
     State("packet of 64 bytes kept by user", {}, packet(KEEP), reached={"packets": 1}),
     State("session.data is a small dict", {}, packet(LABEL), reached={"packets": 1}),
     State("TLS, silent since handshake", {"tls": True}),
-    _idle("TLS, idle after one packet", tls=True),
-    _gone("closed again, first wave", False),
-    _gone("closed again, second wave", True),
+    TLS_IDLE,
+    State("TLS, handshake never begun", {"tls": True}, reached={"connections": 1}, is_silent=True),
+    _gone("gone, first wave", IDLE),
+    _gone("gone, fifth wave", IDLE, 4),
+    _gone("gone within a packet, first wave", INCOMPLETE),
+    _gone("gone within a packet, fifth wave", INCOMPLETE, 4),
 ]
