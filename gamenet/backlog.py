@@ -13,6 +13,11 @@ from typing import Literal, get_args
 from gamenet._core import HeaderCodec, Ledger
 from gamenet.packets import Packet, packet_id_of
 
+FRAME_COST = 256
+"""Bytes that a waiting frame takes beside its own: it is an object, and has its place in two or three tables."""
+
+_MIN_OLD_KEYS = 64  # keys of frames that left, not worth a clean-up
+
 SlowPolicy = Literal["disconnect", "drop_oldest", "drop_newest", "keep_latest"]
 
 
@@ -77,6 +82,11 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._frames)
 
+    @property
+    def held_size(self) -> int:
+        """Bytes of memory that the frames take, about: many small ones take far more than they bring."""
+        return self.size + FRAME_COST * len(self._frames)
+
     def add(self, codec: HeaderCodec, frame: bytes) -> bool:
         """Add whole packets; False if they were left out."""
         packet_id, body_start, _, packet_size = codec.locate(frame)
@@ -112,6 +122,8 @@ class Backlog:
         if elder is not None and elder in self._frames:
             self.size -= len(self._frames.pop(elder))
             self._ledger.dropped_latest += 1
+        if len(self._latest) > 2 * len(self._frames) + _MIN_OLD_KEYS:  # of a peer that reads, but never catches up
+            self._latest = {key: number for key, number in self._latest.items() if number in self._frames}
         self._latest[key] = self._count
 
     def _make_room(self) -> None:

@@ -47,7 +47,7 @@ class Limits:
     low_watermark: int = 16_384
     """Bytes up to which it is one no longer."""
     max_write_buffer: int = 1_048_576
-    """Bytes that wait for a slow receiver before it is aborted."""
+    """Bytes that wait for a slow receiver before it is aborted. Under a slow policy each packet counts 256 more."""
     max_packets_per_second: float | None = None
     """Packets of cost 1 that a session may send; see `Server(rate_exceeded=)`."""
     max_bytes_per_second: float | None = None

@@ -630,7 +630,9 @@ cdef class Stream(RunSender):
         if not self.backlog.add(self.outbox.wire, frame):
             return False
         self.ledger.packets_out += 1
-        if self.waiting_size() > self.calm_size:
+        if <Py_ssize_t>self.backlog.held_size > self.max_write_buffer:
+            self.on_overflow()
+        elif self.waiting_size() > self.calm_size:
             self.sent_above_limit()
         return True
 

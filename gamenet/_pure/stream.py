@@ -39,6 +39,10 @@ class Backlog(Protocol):
     def size(self) -> int:
         """Bytes that wait."""
 
+    @property
+    def held_size(self) -> int:
+        """Bytes of memory that they take."""
+
     def add(self, codec: HeaderCodec, frame: bytes) -> bool:
         """Whether the frame was taken."""
 
@@ -598,7 +602,9 @@ class Stream:
         if not self.backlog.add(self._outbox.codec, frame):
             return False
         self._ledger.packets_out += 1
-        if self.outbox_size > self._calm_size:
+        if self.backlog.held_size > self._max_write_buffer:
+            self.on_overflow()
+        elif self.outbox_size > self._calm_size:
             self._sent_above_limit()
         return True
 
