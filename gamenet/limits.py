@@ -37,15 +37,16 @@ class Limits:
     low_watermark: int = 16_384
     """Bytes up to which it is one no longer."""
     max_write_buffer: int = 1_048_576
-    """Bytes that wait for a slow receiver before it is aborted."""
+    """Bytes that wait for a slow receiver before it is aborted. What one turn sends to a peer that had taken everything
+    does not count: it had no chance yet."""
     max_packets_per_second: float | None = None
     """Packets of cost 1 that a session may send; see `Server(rate_exceeded=)`."""
     max_bytes_per_second: float | None = None
     """Bytes that a session may send, in the same bucket as its packets."""
     rate_burst: float = 1.0
     """Seconds of its rate that a session may use at once."""
-    dispatch_budget: float = 0.005
-    """Seconds that the packets of one session may take in one turn of the loop, before the others have theirs."""
+    dispatch_budget: float | None = 0.005
+    """Seconds that packets are dispatched in one turn of the loop; then sessions that have many wait for the next."""
 
     def __post_init__(self) -> None:
         for name in ("max_packet_size", "max_sessions", "max_read_buffer", "max_write_buffer", "high_watermark"):
@@ -60,6 +61,8 @@ class Limits:
             self._above_zero(name, " seconds")
         for name in ("max_packets_per_second", "max_bytes_per_second"):
             self._above_zero(name)
+        if self.rate_burst is None:
+            raise ValueError("rate_burst None is not above 0 seconds")
 
     def _above_zero(self, name: str, unit: str = "") -> None:
         value = getattr(self, name)

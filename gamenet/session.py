@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import itertools
 import logging
+import math
 import sys
 from collections.abc import Awaitable, Coroutine
 from functools import partial
@@ -25,6 +26,7 @@ from gamenet._core import (
     Route,
     RouteTable,
     Stream,
+    TurnQueue,
     codec_for,
 )
 from gamenet.backlog import Backlog, SlowPolicies
@@ -88,6 +90,8 @@ class SessionContext:
         self.timer = LoopTimer(loop)
         self.clock = clock_of(loop)
         self.flush_queue = FlushQueue(loop.call_soon)
+        budget = limits.dispatch_budget
+        self.turns = TurnQueue(loop.call_soon, self.clock, math.inf if budget is None else budget)
         self.receiver = Receiver()
         self._codecs = {codec.layout: codec}
         self.unknown_packets = unknown_packets
@@ -120,17 +124,19 @@ class Session(Stream, asyncio.Protocol):
     __slots__ = (
         "__weakref__",
         "_context",
+        "_burst",
+        "_credit_timer",
         "_deadlines",
         "_end_reason",
         "_eof",
         "_holds",
         "_idle_timeout",
+        "_is_queued",
         "_rooms",
         "_running",
         "_socket_transport",
         "_stuck",
         "_task",
-        "_turn",
         "close_reason",
         "data",
         "id",
@@ -151,7 +157,7 @@ class Session(Stream, asyncio.Protocol):
             limits.max_write_buffer,
             context.receiver,
             limits.high_watermark,
-            limits.dispatch_budget,
+            context.turns,
         )
         self._context = context
         self._socket_transport: asyncio.Transport | None = None
@@ -160,8 +166,10 @@ class Session(Stream, asyncio.Protocol):
         self._stuck = (0.0, 0)  # since when nothing was taken, and of how many bytes that wait
         self._task: asyncio.Future[Any] | None = None
         self._running = (0, 0.0)  # the packet id of the handler that waits, and since when
-        self._turn: asyncio.Handle | None = None
+        self._credit_timer: asyncio.TimerHandle | None = None
+        self._is_queued = False  # for the next turn
         self._holds = 0
+        self._burst: int | None = 0  # bytes; None while the turn that sends them lasts
         self._end_reason: str | None = None
         self._eof = False
         self.id = next(_ids)
@@ -248,9 +256,6 @@ class Session(Stream, asyncio.Protocol):
         if self.close_reason is not None:
             return
         self.close_reason = str(reason)
-        if isinstance(self.backlog, Backlog):
-            self.send_waiting(self.backlog.take(self.backlog.size))
-            self.backlog = None
         self.drain_to_transport()
         self.shut()
         if self._socket_transport is not None:
@@ -297,7 +302,7 @@ class Session(Stream, asyncio.Protocol):
     def eof_received(self) -> bool | None:
         if self.awaits_turn and self._is_tls():
             self._dispatch_rest()  # over TLS a peer's end is the end of both ways
-        if (self.is_suspended or self.awaits_turn) and self.is_open:
+        if self.is_open and (self.is_suspended or (self.awaits_turn and self.inbox_size)):
             self._eof = True  # its packets are answered first
             return True
         self._close_at_eof()
@@ -312,7 +317,6 @@ class Session(Stream, asyncio.Protocol):
 
     def _dispatch_rest(self) -> None:
         while self.awaits_turn and self.is_open and not self._holds & _HOLD_RATE:
-            self._cancel_turn()
             self.go_on()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -322,7 +326,8 @@ class Session(Stream, asyncio.Protocol):
             level = logging.DEBUG if isinstance(error, ConnectionError) else logging.WARNING
             self._log(level, "connection lost: %s", str(error) or type(error).__name__)
         self._deadlines.lift_all()
-        self._cancel_turn()
+        if self._credit_timer is not None:
+            self._credit_timer.cancel()
         self.detach()
         self._socket_transport = None
         self.is_closed = True
@@ -335,6 +340,9 @@ class Session(Stream, asyncio.Protocol):
         context = self._context
         if self.backlog is None and context.slow_policies and self.is_open:
             self.backlog = Backlog(context.slow_policies, context.limits.high_watermark, context.ledger)
+        if self._burst == 0:
+            self._burst = None
+            context.loop.call_soon(self._end_burst)
         self._stuck = (self._now(), self.unsent_size - self.outbox_size)
         self._deadlines.watch("write", context.limits.write_timeout, self._last_taken, self._on_stuck)
         if self.unsent_size > context.limits.high_watermark:
@@ -347,8 +355,22 @@ class Session(Stream, asyncio.Protocol):
             self.send_waiting(backlog.take(_PIECE))
         if not self.is_write_paused:
             self.backlog = None
-        if self.unsent_size <= self._context.limits.low_watermark:
-            self._release_reading(_HOLD_WRITING)
+        unsent = self.unsent_size
+        if not unsent:
+            self._burst = 0
+        if self._holds & _HOLD_WRITING and unsent <= self._context.limits.low_watermark:
+            self._go_on_after_writing()
+
+    def _end_burst(self) -> None:
+        self._burst = self.unsent_size
+
+    def _go_on_after_writing(self) -> None:
+        if self.awaits_turn and not self.inbox_size:
+            self.go_on()
+        elif self.awaits_turn:
+            self._hold_reading(_HOLD_TURN)
+            self._await_turn()
+        self._release_reading(_HOLD_WRITING)
 
     def resume_reading(self) -> None:
         """After `suspend()`: go on with the packets that waited, and read again."""
@@ -390,21 +412,33 @@ class Session(Stream, asyncio.Protocol):
             self.close(CloseReason.RATE_EXCEEDED)
 
     def on_yield(self, delay: float) -> None:
-        self._hold_reading(_HOLD_RATE if delay else _HOLD_TURN)
-        loop = self._context.loop
-        self._turn = loop.call_later(delay, self._next_turn) if delay else loop.call_soon(self._next_turn)
+        if delay:
+            self._hold_reading(_HOLD_RATE)
+            self._credit_timer = self._context.loop.call_later(delay, self._credit_came)
+        else:
+            self._hold_reading(_HOLD_TURN)
+            self._await_turn()
+
+    def _await_turn(self) -> None:
+        if not self._is_queued:
+            self._is_queued = True
+            self._context.turns.add(self._next_turn)
 
     def _next_turn(self) -> None:
-        self._turn = None
+        self._is_queued = False
+        self._take_turn()
+
+    def _credit_came(self) -> None:
+        self._holds = self._holds & ~_HOLD_RATE | _HOLD_TURN
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        if self.is_closed or self._holds & (_HOLD_RATE | _HOLD_WRITING):
+            return
         self.go_on()
         if not self.awaits_turn:
-            self._release_reading(_HOLD_TURN | _HOLD_RATE)
+            self._release_reading(_HOLD_TURN)
             self._end_if_peer_did()
-
-    def _cancel_turn(self) -> None:
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
 
     def on_partial(self) -> None:
         self._deadlines.watch("assembly", self._context.limits.assembly_timeout, self._last_began, self._on_unfinished)
@@ -423,8 +457,12 @@ class Session(Stream, asyncio.Protocol):
 
     def on_backlog(self) -> None:
         self._hold_reading(_HOLD_WRITING)
+        self.hold()  # what it asks for adds to what it does not take
 
     def on_overflow(self) -> None:
+        burst = self._burst
+        if burst is None or self.unsent_size <= burst + self._context.limits.max_write_buffer:
+            return self.on_backlog()
         self._log(logging.WARNING, "closing: %d bytes wait for a peer that does not read", self.unsent_size)
         self.abort(CloseReason.SLOW_RECEIVER)
 

@@ -7,3 +7,4 @@ cdef class RateBucket:
 
     cdef void refill_at(self, double now) noexcept
     cdef void pay(self, double cost, Py_ssize_t size) noexcept
+    cdef Py_ssize_t left_for(self, double cost, Py_ssize_t size) noexcept

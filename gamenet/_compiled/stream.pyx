@@ -23,6 +23,7 @@ from gamenet._compiled.packet cimport as_number, is_all_of, let_go
 from gamenet._compiled.pool cimport PoolAllocator
 from gamenet._compiled.rate cimport RateBucket
 from gamenet._compiled.routes cimport BATCH, HANDLER, PING, PingRoute, find_route, take_batch, take_packet
+from gamenet._compiled.turns cimport TurnQueue
 
 from gamenet import errors
 
@@ -37,19 +38,19 @@ cdef extern from *:
 
 cdef enum:
     FLUSH_LIMIT = 65536
-    LOOK_INTERVAL = 32
+    LONGEST_STRIDE = 256
+    STRIDE_AT_FIRST = 8
     SUSPENDED = 1  # why nothing is dispatched
     AWAITS_TURN = 2
-    CALM = 8
 
 FLUSH_SIZE = FLUSH_LIMIT
 """An outbox above this many bytes does not wait for the end of the turn."""
 
-LOOK_EVERY = LOOK_INTERVAL
-"""Packets between two looks at the clock."""
+MAX_STRIDE = LONGEST_STRIDE
+"""Packets of quick handlers between two looks at the clock: so few looks cost nothing, so many packets take no time."""
 
-CALM_PART = CALM
-"""So many times fewer looks while a chunk has used less than this part of its budget: quick handlers pay nothing."""
+FIRST_STRIDE = STRIDE_AT_FIRST
+"""The same before it is known how quick the handlers are."""
 
 WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 """Before 3.12 `writelines()` joins anyway; 3.12.0-3.12.8 and 3.13.0-3.13.1 never call `pause_writing()` from it
@@ -108,8 +109,8 @@ cdef class Stream(RunSender):
 
     `clock()` gives seconds; `last_received` is its value at the latest chunk. While the transport asks to wait, more
     than `high_watermark` bytes call `on_backlog()` and more than `max_write_buffer` bytes `on_overflow()`.
-    `max_read_buffer` bytes may wait while a handler is suspended, then `on_read_full()` is called. After
-    `dispatch_budget` seconds of one chunk's handlers `on_yield()` is called, and the rest waits for `go_on()`.
+    `max_read_buffer` bytes may wait while a handler is suspended, then `on_read_full()` is called. When `turns` says
+    that the turn of the loop has had its time `on_yield()` is called, and the rest waits for `go_on()`.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ cdef class Stream(RunSender):
         Py_ssize_t max_write_buffer=1048576,
         Receiver receiver=None,
         Py_ssize_t high_watermark=65536,
-        double dispatch_budget=0.005,
+        TurnQueue turns=None,
     ):
         self.inbox = PacketBuffer(codec, pool)
         self.outbox = Outbox(codec, pool)
@@ -137,8 +138,9 @@ cdef class Stream(RunSender):
         self.max_write_buffer = max_write_buffer
         self.high_watermark = high_watermark
         self.calm_size = min(FLUSH_LIMIT, high_watermark, max_write_buffer)
-        self.dispatch_budget = dispatch_budget
-        self.turn_began = self.round_trip = -1.0
+        self.turns = turns
+        self.stride = self.until_look = STRIDE_AT_FIRST
+        self.round_trip = -1.0
 
     # -- life
 
@@ -214,13 +216,16 @@ cdef class Stream(RunSender):
             self.pump_rest()
 
     cdef int pump_rest(self) except -1:
-        return self.pump() if self.is_open and self.inbox.waiting() else 0
+        if not self.is_open or self.is_pumping or not self.inbox.waiting():
+            return 0
+        self.turn_began = self.clock()
+        return self.pump()
 
     # -- in
 
     def data_received(self, chunk):
         """Called by the loop with what arrived."""
-        self.last_received = self.clock()
+        self.last_received = self.turn_began = self.clock()
         self.feed(chunk)
         self.pump()
         self.look_at_rest()
@@ -247,7 +252,7 @@ cdef class Stream(RunSender):
         """The receiver's block was read into, `nbytes` at `now`."""
         cdef object view = self.receiver.view
         cdef Block block = self.receiver.take()
-        self.last_received = now
+        self.last_received = self.turn_began = now
         try:
             if self.decode is None:
                 self.ledger.bytes_in += nbytes
@@ -306,21 +311,26 @@ cdef class Stream(RunSender):
         self.stops &= ~SUSPENDED
         self.pump_again()
 
+    def hold(self):
+        """Dispatch nothing until `go_on()`; arriving bytes wait."""
+        self.stops |= AWAITS_TURN
+
     def go_on(self):
-        """After `on_yield()`: go on with the packets that wait."""
+        """After `on_yield()` or `hold()`: go on with the packets that wait."""
         self.stops &= ~AWAITS_TURN
         self.pump_again()
 
     cdef int pump_again(self) except -1:
+        self.turn_began = self.clock()
         if self.bucket is not None:
-            self.bucket.refill_at(self.clock())
+            self.bucket.refill_at(self.turn_began)
         self.pump()
         return self.look_at_rest()
 
     cdef int pump(self) except -1:
         cdef PacketBuffer inbox = self.inbox
         cdef Route route
-        cdef int left = LOOK_INTERVAL
+        cdef Py_ssize_t left = self.until_look
         if self.is_pumping or self.stops & AWAITS_TURN:
             return 0
         self.is_pumping = True
@@ -334,9 +344,9 @@ cdef class Stream(RunSender):
                 elif route.kind == HANDLER:
                     dispatch(self, route, inbox)
                 else:
-                    self.dispatch_special(route, inbox)
+                    left -= self.dispatch_special(route, inbox)
                 left -= 1
-                if not left:
+                if left <= 0:
                     left = self.look_at_clock()
         except errors.InvalidPacketError as error:
             self.violated(error)
@@ -346,24 +356,34 @@ cdef class Stream(RunSender):
             raise
         finally:
             self.is_pumping = False
-            self.turn_began = -1.0
+            self.until_look = left
             if not self.is_open:
                 self.discard()
             self.flush_now()
         return 0
 
     cdef int look_at_clock(self) except -1:
-        """Yield when the packets of this turn have had their time, counted from the first look; how many packets
-        until the next one.
+        """Yield if this turn of the loop has had its time; how many packets until the next look.
+
+        A stride takes a small part of the budget, for everybody has at least one in a turn.
         """
-        cdef double now = self.clock()
-        if now - self.last_received < self.dispatch_budget / CALM:
-            return CALM * LOOK_INTERVAL
-        if self.turn_began < 0.0:
-            self.turn_began = now
-        elif now - self.turn_began >= self.dispatch_budget and not self.stops & AWAITS_TURN:
+        cdef TurnQueue turns = self.turns
+        cdef double now, passed
+        if turns is None:
+            return LONGEST_STRIDE
+        now = self.clock()
+        passed = turns.pass_by(self.turn_began, now)
+        if passed > turns.budget / 16:
+            self.stride = max(1, self.stride // 4)
+        elif passed < turns.budget / 64:
+            self.stride = min(LONGEST_STRIDE, self.stride * 2)
+        if not turns.ends(self.turn_began, now):
+            return self.stride
+        if not self.inbox.waiting():
+            return 1  # nothing is left for another turn; what may still come in this one is
+        if not self.stops & AWAITS_TURN:
             self.give_way(0.0)
-        return LOOK_INTERVAL
+        return self.stride
 
     cdef int give_way(self, double delay) except -1:
         self.stops |= AWAITS_TURN
@@ -406,8 +426,8 @@ cdef class Stream(RunSender):
                     self.on_rate_exceeded(packet_id)
                     return False
             bucket.pay(1.0 if route is None else route.cost, <Py_ssize_t>packet_size)
-            if bucket.credit <= 0.0 and self.waits_for_credit:
-                self.wait_for_credit()
+            if bucket.credit <= 0.0:
+                self.wait_if_spent()
         if not self.is_not_logged_in or route is None or route.before_login:
             return True
         self.ledger.rejected_login += 1
@@ -415,7 +435,9 @@ cdef class Stream(RunSender):
         self.on_early(packet_id)
         return False
 
-    cdef int wait_for_credit(self) except -1:
+    cdef int wait_if_spent(self) except -1:
+        if self.bucket.credit > 0.0 or not self.waits_for_credit or self.stops & AWAITS_TURN:
+            return 0
         self.bucket.refill_at(self.clock())
         if self.bucket.credit <= 0.0:
             self.ledger.rate_waits += 1
@@ -437,23 +459,27 @@ cdef class Stream(RunSender):
         self.on_rejected(self.inbox.header.packet_id, self.inbox.body_size, route)
         return 0
 
-    cdef int dispatch_special(self, Route route, PacketBuffer inbox) except -1:
+    cdef Py_ssize_t dispatch_special(self, Route route, PacketBuffer inbox) except -1:
+        """How many packets it took beside the one that was cut."""
         if route.kind == BATCH:
             return self.dispatch_run(route, inbox)
         return self.dispatch_heartbeat(route, inbox)
 
-    cdef int dispatch_run(self, Route route, PacketBuffer inbox) except -1:
+    cdef Py_ssize_t dispatch_run(self, Route route, PacketBuffer inbox) except -1:
         """Hand the packet that was cut, and those of its id behind it, to a batch handler."""
         cdef uint64_t packet_id = inbox.header.packet_id
         cdef Py_ssize_t packet_size = <Py_ssize_t>inbox.header.packet_size
         cdef Batch batch = take_batch(route)
         cdef const uint8_t* frames = inbox.body - inbox.header.body_start
-        cdef Run run = inbox.cut_run(route.min_body_size, MAX_RUN)
+        cdef RateBucket bucket = self.bucket
+        cdef Py_ssize_t more = MAX_RUN if bucket is None else bucket.left_for(route.cost, packet_size)
+        cdef Run run = inbox.cut_run(route.min_body_size, min(MAX_RUN, 1 + more))
         batch.fill(self, inbox.wire, route.packet_type, packet_id, inbox.source, frames, run)
         self.ledger.packets_dispatched += run.packets
         self.ledger.bytes_dispatched += run.size
-        if self.bucket is not None:  # for the first one it was paid
-            self.bucket.pay(route.cost * (run.packets - 1), run.size - packet_size)
+        if bucket is not None:  # for the first one it was paid
+            bucket.pay(route.cost * (run.packets - 1), run.size - packet_size)
+            self.wait_if_spent()
         try:
             call_handler(self, route, packet_id, <PyObject*>batch)
         finally:
@@ -463,7 +489,7 @@ cdef class Stream(RunSender):
                 route.spare_batch = batch
             else:
                 batch.settle()
-        return 0
+        return run.packets - 1
 
     # -- heartbeat
 
@@ -687,6 +713,10 @@ cdef class Stream(RunSender):
 
     def drain_to_transport(self):
         """Give everything to the transport, even if it asked to wait: the last step before closing it."""
+        cdef bytes frame
+        if self.backlog is not None:
+            for frame in self.backlog.take(self.backlog.size):
+                self.outbox.append_bytes(frame)
         self.write_out()
 
     cdef int flush_now(self) except -1:
