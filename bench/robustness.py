@@ -212,6 +212,10 @@ def flood(port: int, clients: int, packets: int, seconds: float) -> None:
 def receive(port: int, clients: int) -> None:
     size = 8 + 1024
     waiting = {connected(port): bytearray() for _ in range(clients)}
+    for sock in waiting:  # the server knows them all
+        sock.setblocking(True)
+        ask(sock, PING)
+        sock.setblocking(False)
     numbers = dict.fromkeys(waiting, 0)
     times = []
     print("ready", flush=True)

@@ -36,7 +36,7 @@ from gamenet.heartbeat import Heartbeat
 from gamenet.layout import Layout
 from gamenet.limits import Limits
 from gamenet.logs import LimitedLogger
-from gamenet.timer import LoopTimer, clock_of
+from gamenet.timer import LoopTimer, clock_of, fine_clock_of
 
 if TYPE_CHECKING:
     from gamenet.manager import Room
@@ -91,7 +91,7 @@ class SessionContext:
         self.clock = clock_of(loop)
         self.flush_queue = FlushQueue(loop.call_soon)
         budget = limits.dispatch_budget
-        self.turns = TurnQueue(loop.call_soon, self.clock, math.inf if budget is None else budget)
+        self.turns = TurnQueue(loop.call_soon, fine_clock_of(loop), math.inf if budget is None else budget)
         self.receiver = Receiver()
         self._codecs = {codec.layout: codec}
         self.unknown_packets = unknown_packets

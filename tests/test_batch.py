@@ -41,6 +41,9 @@ class Transport:
     def writelines(self, chunks):
         self.writes.append(b"".join(chunks))
 
+    def get_write_buffer_size(self):
+        return 0
+
 
 class Played:
     """A stream whose packets of `batch_id` go to `handler` as batches, and all others to a log."""

@@ -43,7 +43,6 @@ cdef class Stream(RunSender):
     cdef Py_ssize_t high_watermark
     cdef Py_ssize_t calm_size  # up to so many bytes no limit of the outbox is passed
     cdef TurnQueue turns  # None: packets are dispatched as they come
-    cdef double turn_began  # when the packets that are being dispatched came, or went on
     cdef int stride  # packets between two looks at the clock
     cdef Py_ssize_t until_look  # packets until the next one
     cdef RateBucket bucket  # None: packets and bytes are not limited
@@ -73,6 +72,7 @@ cdef class Stream(RunSender):
     cdef inline int look_at_rest(self) except -1
     cdef int look_at_partial(self) except -1
     cdef int pump_again(self) except -1
+    cdef int pump_now(self) except -1
     cdef int look_at_clock(self) except -1
     cdef int give_way(self, double delay) except -1
     cdef bint admit(self, Route route) except -1

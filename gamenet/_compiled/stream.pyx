@@ -218,14 +218,13 @@ cdef class Stream(RunSender):
     cdef int pump_rest(self) except -1:
         if not self.is_open or self.is_pumping or not self.inbox.waiting():
             return 0
-        self.turn_began = self.clock()
-        return self.pump()
+        return self.pump_now()
 
     # -- in
 
     def data_received(self, chunk):
         """Called by the loop with what arrived."""
-        self.last_received = self.turn_began = self.clock()
+        self.last_received = self.clock()
         self.feed(chunk)
         self.pump()
         self.look_at_rest()
@@ -252,7 +251,7 @@ cdef class Stream(RunSender):
         """The receiver's block was read into, `nbytes` at `now`."""
         cdef object view = self.receiver.view
         cdef Block block = self.receiver.take()
-        self.last_received = self.turn_began = now
+        self.last_received = now
         try:
             if self.decode is None:
                 self.ledger.bytes_in += nbytes
@@ -321,11 +320,16 @@ cdef class Stream(RunSender):
         self.pump_again()
 
     cdef int pump_again(self) except -1:
-        self.turn_began = self.clock()
         if self.bucket is not None:
-            self.bucket.refill_at(self.turn_began)
-        self.pump()
+            self.bucket.refill_at(self.clock())
+        self.pump_now()
         return self.look_at_rest()
+
+    cdef int pump_now(self) except -1:
+        """What came a while ago takes its time from now on."""
+        if self.turns is not None:
+            self.turns.mark()
+        return self.pump()
 
     cdef int pump(self) except -1:
         cdef PacketBuffer inbox = self.inbox
@@ -368,16 +372,15 @@ cdef class Stream(RunSender):
         A stride takes a small part of the budget, for everybody has at least one in a turn.
         """
         cdef TurnQueue turns = self.turns
-        cdef double now, passed
+        cdef double passed
         if turns is None:
             return LONGEST_STRIDE
-        now = self.clock()
-        passed = turns.pass_by(self.turn_began, now)
-        if passed > turns.budget / 16:
+        passed = turns.look_now(<double>self.clock() - self.last_received)
+        if passed > turns.budget / 32:
             self.stride = max(1, self.stride // 4)
-        elif passed < turns.budget / 64:
+        elif passed < turns.budget / 128:
             self.stride = min(LONGEST_STRIDE, self.stride * 2)
-        if not turns.ends(self.turn_began, now):
+        if turns.looked < turns.end:
             return self.stride
         if not self.inbox.waiting():
             return 1  # nothing is left for another turn; what may still come in this one is
@@ -662,7 +665,7 @@ cdef class Stream(RunSender):
 
     cdef bint send_run(self, Batch batch) except -1:
         """Every packet of the batch, as `send_body` would: copied in pieces that end where a limit is passed."""
-        cdef Py_ssize_t first = 0, packets, start, size, limit
+        cdef Py_ssize_t first = 0, packets, start, size, room
         self.require_thread()
         if batch.codec is not self.outbox.wire or self.backlog is not None:  # a new layout, or one by one
             return all([self.reply(packet) for packet in batch])
@@ -670,8 +673,11 @@ cdef class Stream(RunSender):
             if not self.is_open:
                 self.ledger.sends_refused += batch.run.packets - first
                 return False
-            limit = self.max_write_buffer if self.is_write_paused else self.calm_size
-            packets = batch.packets_above(first, limit - gathered(self.outbox))
+            if self.is_write_paused:
+                room = self.max_write_buffer - <Py_ssize_t>self.unsent_size
+            else:
+                room = self.calm_size - gathered(self.outbox)
+            packets = batch.packets_above(first, room)
             start = batch.start_of(first)
             size = batch.start_of(first + packets) - start
             memcpy(self.outbox.reserve(size), batch.frames + start, size)

@@ -11,7 +11,8 @@ from collections import deque
 cdef class TurnQueue:
     """What the streams of one loop share so that none of them keeps the others waiting.
 
-    `call_soon(callback)` brings the next turn, `clock()` gives seconds. A budget of `inf` is never used up.
+    `call_soon(callback)` brings the next turn, `clock()` gives seconds, and should tell microseconds apart. A budget of
+    `inf` is never used up.
     """
 
     def __init__(self, call_soon, clock, double budget=0.005):
@@ -23,13 +24,21 @@ cdef class TurnQueue:
     def __len__(self):
         return len(self.waiting)
 
-    def is_over(self, double began, double now):
-        """Whether who is dispatching since `began` should leave the rest to another turn."""
-        return self.ends(began, now)
+    @property
+    def is_over(self):
+        """Whether who is dispatching should leave the rest to another turn: as of the latest `look()`."""
+        return self.looked >= self.end
 
-    def passed(self, double began, double now):
-        """Seconds since somebody asked this last, or since `began` if that is later."""
-        return self.pass_by(began, now)
+    def look(self, double elapsed):
+        """Look at the clock; returns the seconds since the latest look, or `elapsed` if that is less.
+
+        `elapsed` is how long ago the chunk came that is being dispatched, by any clock, may it be a coarse one.
+        """
+        return self.look_now(elapsed)
+
+    def mark(self):
+        """Packets that waited are dispatched from now on."""
+        self.looked = self.clock()
 
     def add(self, callback):
         """Have `callback()` called in the next turn."""
@@ -46,18 +55,17 @@ cdef class TurnQueue:
             return
         self.run_soon()
         for place in range(waiting):
-            self.end = <double>self.clock() + self.budget / waiting
+            self.looked = self.clock()
+            self.end = self.looked + self.budget / waiting
             self.waiting.popleft()()
 
-    cdef bint ends(self, double began, double now) except -1:
-        if not self.is_running:
-            self.run_soon()
-            self.end = began + self.budget
-        return now >= self.end
-
-    cdef double pass_by(self, double began, double now) noexcept:
-        cdef double passed = now - max(began, self.looked)
+    cdef double look_now(self, double elapsed) except? -1.0:
+        cdef double now = self.clock()
+        cdef double passed = min(elapsed, now - self.looked)
         self.looked = now
+        if not self.is_running:
+            self.end = now - passed + self.budget
+            self.run_soon()
         return passed
 
     cdef int run_soon(self) except -1:

@@ -123,7 +123,6 @@ class Stream:
         "_tails_seen",
         "_thread",
         "_transport",
-        "_turn_began",
         "_turns",
         "_until_look",
         "_waits_for_credit",
@@ -163,7 +162,6 @@ class Stream:
         self._high_watermark = high_watermark
         self._calm_size = min(FLUSH_SIZE, high_watermark, max_write_buffer)
         self._turns = turns
-        self._turn_began = 0.0
         self._stride = self._until_look = FIRST_STRIDE
         self._bucket: RateBucket | None = None
         self._waits_for_credit = False
@@ -256,14 +254,13 @@ class Stream:
 
     def _pump_rest(self) -> None:
         if self._inbox.buffered and self.is_open and not self._is_pumping:
-            self._turn_began = self._clock()
-            self._pump()
+            self._pump_now()
 
     # -- in
 
     def data_received(self, chunk: bytes) -> None:
         """Called by the loop with what arrived."""
-        self.last_received = self._turn_began = self._clock()
+        self.last_received = self._clock()
         self._feed(chunk)
         self._pump()
         self._look_at_rest()
@@ -340,11 +337,16 @@ class Stream:
         self._go_on()
 
     def _go_on(self) -> None:
-        self._turn_began = self._clock()
         if self._bucket is not None:
-            self._bucket.refill(self._turn_began)
-        self._pump()
+            self._bucket.refill(self._clock())
+        self._pump_now()
         self._look_at_rest()
+
+    def _pump_now(self) -> None:
+        """What came a while ago takes its time from now on."""
+        if self._turns is not None:
+            self._turns.mark()
+        self._pump()
 
     def _pump(self) -> None:
         if self._is_pumping or self._awaits_turn:
@@ -386,13 +388,12 @@ class Stream:
         turns = self._turns
         if turns is None:
             return MAX_STRIDE
-        now = self._clock()
-        passed = turns.passed(self._turn_began, now)
-        if passed > turns.budget / 16:
+        passed = turns.look(self._clock() - self.last_received)
+        if passed > turns.budget / 32:
             self._stride = max(1, self._stride // 4)
-        elif passed < turns.budget / 64:
+        elif passed < turns.budget / 128:
             self._stride = min(MAX_STRIDE, self._stride * 2)
-        if not turns.is_over(self._turn_began, now):
+        if not turns.is_over:
             return self._stride
         if not self._inbox.buffered:
             return 1  # nothing is left for another turn; what may still come in this one is
@@ -643,8 +644,9 @@ class Stream:
             if not self.is_open:
                 self._ledger.sends_refused += len(batch) - first
                 return False
-            limit = self._max_write_buffer if self.is_write_paused else self._calm_size
-            packets = batch._packets_above(first, limit - self._outbox.size)
+            paused = self.is_write_paused
+            room = self._max_write_buffer - self.unsent_size if paused else self._calm_size - self._outbox.size
+            packets = batch._packets_above(first, room)
             self._outbox.append_frame(batch._source[starts[first] : starts[first + packets]])
             first += packets
             self._sent(packets)

@@ -13,7 +13,8 @@ from collections.abc import Callable
 class TurnQueue:
     """What the streams of one loop share so that none of them keeps the others waiting.
 
-    `call_soon(callback)` brings the next turn, `clock()` gives seconds. A budget of `inf` is never used up.
+    `call_soon(callback)` brings the next turn, `clock()` gives seconds, and should tell microseconds apart. A budget of
+    `inf` is never used up.
     """
 
     __slots__ = ("_call_soon", "_clock", "_end", "_is_running", "_looked", "_waiting", "budget")
@@ -32,18 +33,27 @@ class TurnQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def is_over(self, began: float, now: float) -> bool:
-        """Whether who is dispatching since `began` should leave the rest to another turn."""
-        if not self._is_running:
-            self._run_soon()
-            self._end = began + self.budget
-        return now >= self._end
+    @property
+    def is_over(self) -> bool:
+        """Whether who is dispatching should leave the rest to another turn: as of the latest `look()`."""
+        return self._looked >= self._end
 
-    def passed(self, began: float, now: float) -> float:
-        """Seconds since somebody asked this last, or since `began` if that is later."""
-        passed = now - max(began, self._looked)
+    def look(self, elapsed: float) -> float:
+        """Look at the clock; returns the seconds since the latest look, or `elapsed` if that is less.
+
+        `elapsed` is how long ago the chunk came that is being dispatched, by any clock, may it be a coarse one.
+        """
+        now = self._clock()
+        passed = min(elapsed, now - self._looked)
         self._looked = now
+        if not self._is_running:
+            self._end = now - passed + self.budget
+            self._run_soon()
         return passed
+
+    def mark(self) -> None:
+        """Packets that waited are dispatched from now on."""
+        self._looked = self._clock()
 
     def add(self, callback: Callable[[], None]) -> None:
         """Have `callback()` called in the next turn."""
@@ -60,7 +70,8 @@ class TurnQueue:
             return
         self._run_soon()
         for _ in range(waiting):
-            self._end = self._clock() + self.budget / waiting
+            self._looked = self._clock()
+            self._end = self._looked + self.budget / waiting
             self._waiting.popleft()()
 
     def _run_soon(self) -> None:
