@@ -49,6 +49,8 @@ _HOLD_END = 16  # it ends when its handler has finished
 
 _PIECE = 65_536  # bytes of a backlog that are handed over at once: what lies in the transport cannot be left out
 
+_TLS_QUEUE = 16_384  # bytes; uvloop keeps the handshake's last ones until we read, and they are no backlog
+
 _ids = itertools.count(1)
 
 
@@ -283,7 +285,7 @@ class Session(Stream, asyncio.Protocol):
         self._socket_transport = transport
         self.peername = transport.get_extra_info("peername")
         # what the system does not take at once waits in our outbox: there it is counted, and may be left out
-        transport.set_write_buffer_limits(high=1, low=0)
+        transport.set_write_buffer_limits(high=_TLS_QUEUE if self._is_tls() else 1, low=0)
         self.attach(transport)
         self._deadlines.watch("idle", self._idle_timeout, self._last_heard, self._on_idle)
         self._watch_by_option()

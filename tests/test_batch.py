@@ -459,6 +459,7 @@ def test_reply_stops_when_the_session_is_shut_between_two_writes(core):
         max_write_buffer=30,
     )
     session.attach(Transport())
+    session.pause_writing()
     session.data_received(moves(10))
     assert taken == [False]
     assert (ledger.packets_out, ledger.sends_refused) == (3, 7)
