@@ -14,10 +14,14 @@ from gamenet import errors
 RESUME_CREDIT = 0.02
 """Seconds of credit for which a spent bucket waits, so that one wake-up serves more than one packet."""
 
+SPENT = 1e-9
+"""Seconds of credit that are none: ten times a tenth is not quite one."""
+
 MANY = 1_000_000
 """Packets; `affords()` does not count further."""
 
 cdef double RESUME = RESUME_CREDIT
+cdef double NO_CREDIT = SPENT
 cdef Py_ssize_t COUNTED = MANY
 
 
@@ -43,12 +47,12 @@ cdef class RateBucket:
     @property
     def is_spent(self):
         """Whether the next packet has to wait."""
-        return self.credit <= 0.0
+        return self.credit <= NO_CREDIT
 
     @property
     def wait(self):
         """Seconds from the last `refill()` until it is worth to go on; 0 while there is credit."""
-        return min(RESUME, self.burst) - self.credit if self.credit <= 0.0 else 0.0
+        return min(RESUME, self.burst) - self.credit if self.credit <= NO_CREDIT else 0.0
 
     def refill(self, double now):
         """Bring the credit up to `now`, in seconds."""
@@ -62,6 +66,9 @@ cdef class RateBucket:
         """How many packets of `size` bytes it takes to spend the credit: 0 if it is spent, at most `MANY`."""
         return self.left_for(cost, size)
 
+    cdef bint is_empty(self) noexcept:
+        return self.credit <= NO_CREDIT
+
     cdef void refill_at(self, double now) noexcept:
         if now > self.refilled:
             self.credit = min(self.burst, self.credit + now - self.refilled)
@@ -71,11 +78,11 @@ cdef class RateBucket:
         self.credit -= cost * self.per_packet + size * self.per_byte
 
     cdef Py_ssize_t left_for(self, double cost, Py_ssize_t size) noexcept:
-        cdef double price
-        if self.credit <= 0.0:
+        cdef double price, credit = self.credit - NO_CREDIT
+        if credit <= 0.0:
             return 0
         price = cost * self.per_packet + size * self.per_byte
-        return COUNTED if self.credit > price * COUNTED else <Py_ssize_t>ceil(self.credit / price)
+        return COUNTED if credit > price * COUNTED else <Py_ssize_t>ceil(credit / price)
 
 
 cdef double _seconds_of_one(name, rate) except -1.0:

@@ -421,16 +421,14 @@ cdef class Stream(RunSender):
         cdef RateBucket bucket = self.bucket
         cdef uint64_t packet_id = self.inbox.header.packet_id, packet_size = self.inbox.header.packet_size
         if bucket is not None:
-            if not self.waits_for_credit:
-                bucket.refill_at(self.last_received)
-                if bucket.credit <= 0.0:
-                    self.ledger.rejected_rate += 1
-                    self.ledger.bytes_rejected += packet_size
-                    self.on_rate_exceeded(packet_id)
-                    return False
+            bucket.refill_at(self.last_received)
+            if bucket.is_empty() and not self.waits_for_credit:
+                self.ledger.rejected_rate += 1
+                self.ledger.bytes_rejected += packet_size
+                self.on_rate_exceeded(packet_id)
+                return False
             bucket.pay(1.0 if route is None else route.cost, <Py_ssize_t>packet_size)
-            if bucket.credit <= 0.0:
-                self.wait_if_spent()
+            self.wait_if_spent()
         if not self.is_not_logged_in or route is None or route.before_login:
             return True
         self.ledger.rejected_login += 1
@@ -439,10 +437,10 @@ cdef class Stream(RunSender):
         return False
 
     cdef int wait_if_spent(self) except -1:
-        if self.bucket.credit > 0.0 or not self.waits_for_credit or self.stops & AWAITS_TURN:
+        if not self.bucket.is_empty() or not self.waits_for_credit or self.stops & AWAITS_TURN:
             return 0
         self.bucket.refill_at(self.clock())
-        if self.bucket.credit <= 0.0:
+        if self.bucket.is_empty():
             self.ledger.rate_waits += 1
             self.give_way(self.bucket.wait)
         return 0

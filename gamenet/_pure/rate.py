@@ -15,6 +15,9 @@ RESUME_CREDIT = 0.02
 """Seconds of credit for which a spent bucket waits, so that one wake-up serves more than one packet."""
 
 
+SPENT = 1e-9
+"""Seconds of credit that are none: ten times a tenth is not quite one."""
+
 MANY = 1_000_000
 """Packets; `affords()` does not count further."""
 
@@ -44,12 +47,12 @@ class RateBucket:
     @property
     def is_spent(self) -> bool:
         """Whether the next packet has to wait."""
-        return self.credit <= 0.0
+        return self.credit <= SPENT
 
     @property
     def wait(self) -> float:
         """Seconds from the last `refill()` until it is worth to go on; 0 while there is credit."""
-        return min(RESUME_CREDIT, self._burst) - self.credit if self.credit <= 0.0 else 0.0
+        return min(RESUME_CREDIT, self._burst) - self.credit if self.credit <= SPENT else 0.0
 
     def refill(self, now: float) -> None:
         """Bring the credit up to `now`, in seconds."""
@@ -63,10 +66,11 @@ class RateBucket:
 
     def affords(self, cost: float, size: int) -> int:
         """How many packets of `size` bytes it takes to spend the credit: 0 if it is spent, at most `MANY`."""
-        if self.credit <= 0.0:
+        credit = self.credit - SPENT
+        if credit <= 0.0:
             return 0
         price = cost * self._per_packet + size * self._per_byte
-        return MANY if self.credit > price * MANY else math.ceil(self.credit / price)
+        return MANY if credit > price * MANY else math.ceil(credit / price)
 
 
 def _seconds_of_one(name: str, rate: float | None) -> float:

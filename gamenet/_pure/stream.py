@@ -433,13 +433,12 @@ class Stream:
         packet_id, packet_size, *_ = self._inbox._header
         ledger, bucket = self._ledger, self._bucket
         if bucket is not None:
-            if not self._waits_for_credit:
-                bucket.refill(self.last_received)
-                if bucket.is_spent:
-                    ledger.rejected_rate += 1
-                    ledger.bytes_rejected += packet_size
-                    self.on_rate_exceeded(packet_id)
-                    return False
+            bucket.refill(self.last_received)
+            if bucket.is_spent and not self._waits_for_credit:
+                ledger.rejected_rate += 1
+                ledger.bytes_rejected += packet_size
+                self.on_rate_exceeded(packet_id)
+                return False
             bucket.take(1.0 if route is None else route.cost, packet_size)
             self._wait_if_spent(bucket)
         if self._is_logged_in or route is None or route.before_login:
