@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import itertools
 import logging
+import math
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -25,6 +26,7 @@ from gamenet._core import (
     Route,
     RouteTable,
     Stream,
+    TurnQueue,
     codec_for,
 )
 from gamenet.backlog import Backlog, SlowPolicies
@@ -34,7 +36,7 @@ from gamenet.heartbeat import Heartbeat
 from gamenet.layout import Layout
 from gamenet.limits import Limits
 from gamenet.logs import LimitedLogger
-from gamenet.timer import LoopTimer, clock_of
+from gamenet.timer import LoopTimer, clock_of, fine_clock_of
 
 if TYPE_CHECKING:
     from gamenet.manager import Room
@@ -46,6 +48,8 @@ _HOLD_RATE = 8  # it has to wait for credit
 _HOLD_END = 16  # it ends when its handler has finished
 
 _PIECE = 65_536  # bytes of a backlog that are handed over at once: what lies in the transport cannot be left out
+
+_TLS_QUEUE = 16_384  # bytes; uvloop keeps the handshake's last ones until we read, and they are no backlog
 
 _ids = itertools.count(1)
 
@@ -92,6 +96,8 @@ class SessionContext:
         self.timer = LoopTimer(loop)
         self.clock = clock_of(loop)
         self.flush_queue = FlushQueue(loop.call_soon)
+        budget = limits.dispatch_budget
+        self.turns = TurnQueue(loop.call_soon, fine_clock_of(loop), math.inf if budget is None else budget)
         self.receiver = Receiver()
         self._codecs = {codec.layout: codec}
         self.unknown_packets = unknown_packets
@@ -125,18 +131,20 @@ class Session(Stream, asyncio.Protocol):
 
     __slots__ = (
         "__weakref__",
+        "_burst",
         "_context",
+        "_credit_timer",
         "_deadlines",
         "_end_reason",
         "_eof",
         "_holds",
         "_idle_timeout",
+        "_is_queued",
         "_rooms",
         "_running",
         "_socket_transport",
         "_stuck",
         "_task",
-        "_turn",
         "close_reason",
         "data",
         "id",
@@ -158,7 +166,7 @@ class Session(Stream, asyncio.Protocol):
             limits.max_write_buffer,
             context.receiver,
             limits.high_watermark,
-            limits.dispatch_budget,
+            context.turns,
         )
         self._context = context
         self._socket_transport: asyncio.Transport | None = None
@@ -167,8 +175,10 @@ class Session(Stream, asyncio.Protocol):
         self._stuck = (0.0, 0)  # since when nothing was taken, and of how many bytes that wait
         self._task: asyncio.Future[Any] | None = None
         self._running = (0, 0.0)  # the packet id of the handler that waits, and since when
-        self._turn: asyncio.Handle | None = None
+        self._credit_timer: asyncio.TimerHandle | None = None
+        self._is_queued = False  # for the next turn
         self._holds = 0
+        self._burst: int | None = 0  # bytes; None while the turn that sends them lasts
         self._end_reason: str | None = None
         self._eof = False
         self.id = next(_ids)
@@ -256,9 +266,6 @@ class Session(Stream, asyncio.Protocol):
         if self.close_reason is not None:
             return
         self.close_reason = str(reason)
-        if isinstance(self.backlog, Backlog):
-            self.send_waiting(self.backlog.take(self.backlog.size))
-            self.backlog = None
         self.drain_to_transport()
         self.shut()
         if self._socket_transport is not None:
@@ -287,7 +294,7 @@ class Session(Stream, asyncio.Protocol):
         # what accept() gave stands where the transport does not know: the peer may have reset the connection since
         self.peername = transport.get_extra_info("peername") or self.peername
         # what the system does not take at once waits in our outbox: there it is counted, and may be left out
-        transport.set_write_buffer_limits(high=1, low=0)
+        transport.set_write_buffer_limits(high=_TLS_QUEUE if self._is_tls() else 1, low=0)
         self.attach(transport)
         self._deadlines.watch("idle", self._idle_timeout, self._last_heard, self._on_idle)
         self._watch_by_option()
@@ -306,7 +313,7 @@ class Session(Stream, asyncio.Protocol):
     def eof_received(self) -> bool | None:
         if self.awaits_turn and self._is_tls():
             self._dispatch_rest()  # over TLS a peer's end is the end of both ways
-        if (self.is_suspended or self.awaits_turn) and self.is_open:
+        if self.is_open and (self.is_suspended or (self.awaits_turn and self.inbox_size)):
             self._eof = True  # its packets are answered first
             return True
         self._close_at_eof()
@@ -321,7 +328,6 @@ class Session(Stream, asyncio.Protocol):
 
     def _dispatch_rest(self) -> None:
         while self.awaits_turn and self.is_open and not self._holds & _HOLD_RATE:
-            self._cancel_turn()
             self.go_on()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -331,7 +337,8 @@ class Session(Stream, asyncio.Protocol):
             level = logging.DEBUG if isinstance(error, ConnectionError) else logging.WARNING
             self._log(level, "connection lost: %s", str(error) or type(error).__name__)
         self._deadlines.lift_all()
-        self._cancel_turn()
+        if self._credit_timer is not None:
+            self._credit_timer.cancel()
         self.detach()
         self._socket_transport = None
         self.is_closed = True
@@ -344,6 +351,9 @@ class Session(Stream, asyncio.Protocol):
         context = self._context
         if self.backlog is None and context.slow_policies and self.is_open:
             self.backlog = Backlog(context.slow_policies, context.limits.high_watermark, context.ledger)
+        if self._burst == 0:
+            self._burst = None
+            context.loop.call_soon(self._end_burst)
         self._stuck = (self._now(), self.unsent_size - self.outbox_size)
         self._deadlines.watch("write", context.limits.write_timeout, self._last_taken, self._on_stuck)
         if self.unsent_size > context.limits.high_watermark:
@@ -356,8 +366,22 @@ class Session(Stream, asyncio.Protocol):
             self.send_waiting(backlog.take(_PIECE))
         if not self.is_write_paused:
             self.backlog = None
-        if self.unsent_size <= self._context.limits.low_watermark:
-            self._release_reading(_HOLD_WRITING)
+        unsent = self.unsent_size
+        if not unsent:
+            self._burst = 0
+        if self._holds & _HOLD_WRITING and unsent <= self._context.limits.low_watermark:
+            self._go_on_after_writing()
+
+    def _end_burst(self) -> None:
+        self._burst = self.unsent_size
+
+    def _go_on_after_writing(self) -> None:
+        if self.awaits_turn and not self.inbox_size:
+            self.go_on()
+        elif self.awaits_turn:
+            self._hold_reading(_HOLD_TURN)
+            self._await_turn()
+        self._release_reading(_HOLD_WRITING)
 
     def resume_reading(self) -> None:
         """After `suspend()`: go on with the packets that waited, and read again."""
@@ -400,21 +424,33 @@ class Session(Stream, asyncio.Protocol):
             self.close(CloseReason.RATE_EXCEEDED)
 
     def on_yield(self, delay: float) -> None:
-        self._hold_reading(_HOLD_RATE if delay else _HOLD_TURN)
-        loop = self._context.loop
-        self._turn = loop.call_later(delay, self._next_turn) if delay else loop.call_soon(self._next_turn)
+        if delay:
+            self._hold_reading(_HOLD_RATE)
+            self._credit_timer = self._context.loop.call_later(delay, self._credit_came)
+        else:
+            self._hold_reading(_HOLD_TURN)
+            self._await_turn()
+
+    def _await_turn(self) -> None:
+        if not self._is_queued:
+            self._is_queued = True
+            self._context.turns.add(self._next_turn)
 
     def _next_turn(self) -> None:
-        self._turn = None
+        self._is_queued = False
+        self._take_turn()
+
+    def _credit_came(self) -> None:
+        self._holds = self._holds & ~_HOLD_RATE | _HOLD_TURN
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        if self.is_closed or self._holds & (_HOLD_RATE | _HOLD_WRITING):
+            return
         self.go_on()
         if not self.awaits_turn:
-            self._release_reading(_HOLD_TURN | _HOLD_RATE)
+            self._release_reading(_HOLD_TURN)
             self._end_if_peer_did()
-
-    def _cancel_turn(self) -> None:
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
 
     def on_partial(self) -> None:
         self._deadlines.watch("assembly", self._context.limits.assembly_timeout, self._last_began, self._on_unfinished)
@@ -433,8 +469,12 @@ class Session(Stream, asyncio.Protocol):
 
     def on_backlog(self) -> None:
         self._hold_reading(_HOLD_WRITING)
+        self.hold()  # what it asks for adds to what it does not take
 
     def on_overflow(self) -> None:
+        burst = self._burst
+        if burst is None or self.unsent_size <= burst + self._context.limits.max_write_buffer:
+            return self.on_backlog()
         self._log(logging.WARNING, "closing: %d bytes wait for a peer that does not read", self.unsent_size)
         self.abort(CloseReason.SLOW_RECEIVER)
 

@@ -19,6 +19,14 @@ def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
     return time.monotonic if type(loop).time is asyncio.BaseEventLoop.time else loop.time
 
 
+def fine_clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
+    """A clock that tells microseconds apart, which neither uvloop's nor Windows' does; a loop's own, if that is not
+    the time of day.
+    """
+    is_real = type(loop).time is asyncio.BaseEventLoop.time or type(loop).__module__.startswith(("uvloop", "winloop"))
+    return time.perf_counter if is_real else loop.time
+
+
 class LoopTimer:
     """Drives a `TimeoutManager` by the clock of `loop`."""
 

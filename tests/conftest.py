@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import os
 import random
+import ssl
 import sys
 from contextlib import AsyncExitStack
 
@@ -162,6 +163,18 @@ async def until(condition, seconds=10.0):
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.002)
+
+
+@pytest.fixture(scope="session")
+def tls():
+    """TLS contexts of a server at 127.0.0.1 and of its clients."""
+    trustme = pytest.importorskip("trustme")
+    authority = trustme.CA()
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(client)
+    return server, client
 
 
 @pytest.fixture(name="until")
