@@ -6,6 +6,7 @@ What stays true: a handler that runs is not touched by what replaces it; the nex
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import index
 from typing import Any, TypeVar
 
 from gamenet._core import RawPacket, Route, RouteTable
@@ -63,10 +64,12 @@ class DispatchTable:
         self._set(packet, handler, True, cost)
 
     def require_login(self, *packets: type[Packet] | int) -> None:
-        """Dispatch only these packets, and heartbeats, of sessions that are not logged in. `TypeError` for none."""
+        """Dispatch only these packets, and heartbeats, of sessions that are not logged in. `TypeError` for none, or
+        what is no packet class or id.
+        """
         if not packets:
             raise TypeError("require_login() needs the packets by which a session logs in")
-        self._before_login.update(map(packet_id_of, packets))
+        self._before_login.update([index(packet_id_of(packet)) for packet in packets])
         for packet_id in self._before_login:
             route = self.routes.get(packet_id)
             if route is not None and not route.before_login:

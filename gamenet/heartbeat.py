@@ -1,6 +1,6 @@
 """Heartbeats: ping packets that are answered below the handlers, and the round-trip time that ours bring.
 
-What stays true: no handler and no Python code runs for a peer's ping; at most one ping of ours is on its way.
+What stays true: no handler and no Python code runs for a peer's ping; at most one ping of ours is waited for.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ class Heartbeat:
     """`ping` and `pong` are packet classes or ids. A peer's ping is answered with its own body and sequence number.
 
     Every `interval` seconds (None: never) an empty ping of ours is sent; the answer gives `session.round_trip_time`,
-    and counts as a sign of life. It must bring back the sequence number, if the layout has one. `ValueError` for ids
-    that are the same, or an interval that is not above 0.
+    and counts as a sign of life. It must bring back the sequence number, if the layout has one. A pong that does not
+    come is given up after three intervals. `ValueError` for ids that are the same, or an interval that is not above 0.
     """
 
     ping: type[Packet] | int
@@ -29,6 +29,11 @@ class Heartbeat:
             raise ValueError(f"ping and pong are both packet id {self.ping_id}")
         if self.interval is not None and not self.interval > 0:
             raise ValueError(f"interval {self.interval} is not above 0 seconds")
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds after which a pong is not waited for any longer; None: without end."""
+        return None if self.interval is None else 3 * self.interval
 
     @property
     def ping_id(self) -> int:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Sizes in bytes, times in seconds; None switches a time limit off. `ValueError`, naming the limit, if it is
-    out of range.
+    """Sizes in bytes, times in seconds; None switches off what has None in its type. `ValueError`, naming the limit,
+    if it is out of range.
     """
 
     max_packet_size: int = 8192
@@ -25,9 +25,10 @@ class Limits:
     login_timeout: float | None = 20.0
     """How long a session may take to log in, where `Server.require_login()` asks for it."""
     write_timeout: float | None = 15.0
-    """How long a peer may take nothing of what waits for it."""
+    """How long a peer may take nothing of what waits for it; noticed within twice that."""
     handler_timeout: float | None = 60.0
-    """How long an `async def` handler may take before it is cancelled: its session waits for it."""
+    """How long an `async def` handler may take before it is cancelled: its session waits for it. One that then goes
+    on for as long again costs its session."""
     close_timeout: float = 5.0
     """How long a closing session may take to hand over what it still has to send, before it is aborted."""
     max_read_buffer: int = 65_536
@@ -53,17 +54,18 @@ class Limits:
         self._at_least("low_watermark", 0)
         if self.low_watermark > self.high_watermark:
             raise ValueError(f"low_watermark {self.low_watermark} is above high_watermark {self.high_watermark}")
-        for name in (
-            "idle_timeout", "assembly_timeout", "login_timeout", "write_timeout", "handler_timeout", "close_timeout",
-            "rate_burst", "dispatch_budget",
-        ):
+        for name in ("idle_timeout", "assembly_timeout", "login_timeout", "write_timeout", "handler_timeout"):
+            self._above_zero(name, " seconds", or_none=True)
+        for name in ("close_timeout", "rate_burst", "dispatch_budget"):
             self._above_zero(name, " seconds")
         for name in ("max_packets_per_second", "max_bytes_per_second"):
-            self._above_zero(name)
+            self._above_zero(name, or_none=True)
 
-    def _above_zero(self, name: str, unit: str = "") -> None:
+    def _above_zero(self, name: str, unit: str = "", or_none: bool = False) -> None:
         value = getattr(self, name)
-        if value is not None and not value > 0:
+        if value is None and or_none:
+            return
+        if value is None or not value > 0:
             raise ValueError(f"{name} {value} is not above 0{unit}")
 
     def _at_least(self, name: str, lowest: int) -> None:

@@ -151,7 +151,7 @@ class Server:
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
         loop = asyncio.get_running_loop()
-        context = SessionContext(
+        self._context = context = SessionContext(
             self,
             loop,
             self.limits,
@@ -167,11 +167,14 @@ class Server:
             self.heartbeat,
             self.dispatch.requires_login,
         )
-        transports = choose_server(self.transport, loop, self.ssl is not None)
-        self._listener = await transports.create_server(
-            lambda: transports.session_type(context), host, port, ssl=self.ssl, backlog=BACKLOG
-        )
-        self._context = context
+        try:
+            transports = choose_server(self.transport, loop, self.ssl is not None)
+            self._listener = await transports.create_server(
+                lambda: transports.session_type(context), host, port, ssl=self.ssl, backlog=BACKLOG
+            )
+        except BaseException:
+            self._context = None
+            raise
 
     @property
     def is_listening(self) -> bool:
@@ -194,20 +197,23 @@ class Server:
         """Stop: accept nobody, let handlers finish and every session's output leave for `timeout` seconds (default:
         `close_timeout`), abort the rest, and return when the last one is closed. Does nothing if it is not running.
 
-        It goes on when whoever awaits it is cancelled, so a handler may stop its own server. A second call waits for
-        the first.
+        It goes on when whoever awaits it is cancelled, so a handler may stop its own server: that one is not waited
+        for. A second call waits for the first. `ValueError` for a timeout below 0.
         """
+        seconds = self.limits.close_timeout if timeout is None else timeout
+        if not seconds >= 0:
+            raise ValueError(f"timeout {seconds} is below 0 seconds")
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()
-            seconds = self.limits.close_timeout if timeout is None else timeout
-            self._stopping = asyncio.ensure_future(self._drain(listener, seconds))
+            self._stopping = asyncio.ensure_future(self._drain(listener, seconds, asyncio.current_task()))
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
 
-    async def _drain(self, listener: asyncio.Server, seconds: float) -> None:
+    async def _drain(self, listener: asyncio.Server, seconds: float, caller: asyncio.Future[Any] | None) -> None:
         for session in self.sessions:
-            session.finish(CloseReason.SERVER_STOPPED)
+            end = session.close if session.is_run_by(caller) else session.finish
+            end(CloseReason.SERVER_STOPPED, timeout=seconds or None)
         if not await self._wait_closed(seconds):
             for session in [*self.sessions, *self._closing]:
                 session.abort(CloseReason.SERVER_STOPPED)
@@ -244,7 +250,7 @@ class Server:
 
     def session_opened(self, session: Session) -> None:
         """Called by a session whose connection was made."""
-        if self._listener is None and self._context is not None:
+        if self._stopping is not None or not session.is_of(self._context):  # a TLS handshake outlives its listener
             return self._refuse(session, CloseReason.SERVER_STOPPED)
         if len(self.sessions) >= self.limits.max_sessions:
             return self._refuse(session, CloseReason.SERVER_FULL)
