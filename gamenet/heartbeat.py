@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from gamenet import errors
 from gamenet._core import HeaderCodec, PingRoute, PongRoute, RouteTable
 from gamenet.packets import Packet, packet_id_of
 
@@ -45,9 +46,14 @@ class Heartbeat:
         """The packet id of its answer."""
         return packet_id_of(self.pong)
 
-    def register(self, routes: RouteTable, codec: HeaderCodec) -> None:
-        """Have both ids answered. `ValueError` if one does not fit the header."""
-        for packet_id in (self.ping_id, self.pong_id):
-            codec.frame(packet_id)
-        routes.set(self.ping_id, PingRoute(self.pong_id))
-        routes.set(self.pong_id, PongRoute())
+
+def answer_heartbeats(heartbeat: Heartbeat | None, routes: RouteTable, codec: HeaderCodec) -> None:
+    """Have both ids answered. `ValueError` if one does not fit the header, `TypeError` for what is no heartbeat."""
+    if heartbeat is None:
+        return
+    if not isinstance(heartbeat, Heartbeat):
+        raise errors.wrong_type("heartbeat", "a Heartbeat", heartbeat)
+    for packet_id in (heartbeat.ping_id, heartbeat.pong_id):
+        codec.frame(packet_id)
+    routes.set(heartbeat.ping_id, PingRoute(heartbeat.pong_id))
+    routes.set(heartbeat.pong_id, PongRoute())

@@ -16,7 +16,7 @@ from gamenet._core import Ledger, PoolAllocator, codec_for
 from gamenet.backlog import SlowPolicies, SlowPolicy
 from gamenet.dispatch import DispatchTable, HandlerT
 from gamenet.errors import CloseReason
-from gamenet.heartbeat import Heartbeat
+from gamenet.heartbeat import Heartbeat, answer_heartbeats
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
 from gamenet.manager import SessionManager
@@ -77,8 +77,7 @@ class Server:
         self._slow_policies = SlowPolicies()
         self._codec = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
         self._pool = PoolAllocator(self.limits.max_packet_size, max_blocks=self.limits.max_sessions)
-        if heartbeat is not None:
-            heartbeat.register(self.dispatch.routes, self._codec)
+        answer_heartbeats(heartbeat, self.dispatch.routes, self._codec)
         self._ledger = Ledger()
         self.sessions = SessionManager(self._codec)
         self._opened_hooks: list[Callable[[Session], Any]] = []

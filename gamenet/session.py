@@ -35,6 +35,7 @@ from gamenet.layout import Layout
 from gamenet.limits import Limits
 from gamenet.logs import LimitedLogger
 from gamenet.timer import LoopTimer, clock_of
+from gamenet.unacknowledged import unacknowledged
 
 if TYPE_CHECKING:
     from gamenet.manager import Room
@@ -160,7 +161,7 @@ class Session(Stream, asyncio.Protocol):
         self._socket_transport: asyncio.Transport | None = None
         self._deadlines = SessionDeadlines(context.timer)
         self._idle_timeout = limits.idle_timeout
-        self._stuck = (0.0, 0)  # since when nothing was taken, and of how many bytes that wait
+        self._stuck = (0.0, (0, 0))  # since when nothing was taken, and of how many bytes here and in the system
         self._task: asyncio.Future[Any] | None = None
         self._running: int | None = None  # the packet id of the `async def` handler that runs
         self._suspended_at = 0.0
@@ -357,7 +358,7 @@ class Session(Stream, asyncio.Protocol):
         context = self._context
         if self.backlog is None and context.slow_policies and self.is_open:
             self.backlog = Backlog(context.slow_policies, context.limits.high_watermark, context.ledger)
-        self._stuck = (self._now(), self.unsent_size - self.outbox_size)
+        self._stuck = (self._now(), self._left_to_take())
         self._deadlines.watch("write", context.limits.write_timeout, self._last_taken, self._on_stuck)
         if self.unsent_size > context.limits.high_watermark:
             self.on_backlog()
@@ -559,10 +560,14 @@ class Session(Stream, asyncio.Protocol):
     def _last_taken(self) -> float | None:
         if not self.is_write_paused:
             return None
-        waiting = self.unsent_size - self.outbox_size
-        if waiting != self._stuck[1]:
-            self._stuck = (self._now(), waiting)
+        left = self._left_to_take()
+        if left != self._stuck[1]:
+            self._stuck = (self._now(), left)
         return self._stuck[0]
+
+    def _left_to_take(self) -> tuple[int, int]:
+        sock = None if self._socket_transport is None else self._socket_transport.get_extra_info("socket")
+        return self.unsent_size - self.outbox_size, 0 if sock is None else unacknowledged(sock)
 
     def _on_stuck(self) -> None:
         timeout = self._context.limits.write_timeout

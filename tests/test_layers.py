@@ -12,7 +12,7 @@ LAYERS = [
     ["_pure", "_compiled"],
     ["_core"],
     ["limits", "logs", "timeouts", "declaration", "packets", "backlog", "heartbeat", "dispatch", "decoder"],
-    ["timer", "deadlines", "session", "manager"],
+    ["timer", "unacknowledged", "deadlines", "session", "manager"],
     ["transports"],
     ["server", "client", "run"],
     ["demo", "cli", "__main__"],
