@@ -23,7 +23,9 @@ BROADCAST_INTERVAL = 0.01
 BROADCASTS = 1000
 RECEIVERS = 200
 HEADER = struct.Struct("<HHI")
-COLUMNS = "scenario", "twin", "transport", "loop", "budget", "clients", "handler", "p50 ms", "p99 ms", "max ms", "packets/s"
+COLUMNS = (
+    "scenario", "twin", "transport", "loop", "budget", "clients", "handler", "p50 ms", "p99 ms", "max ms", "packets/s"
+)
 WIDTHS = 8, 8, 9, 7, 7, 7, 7, 8, 8, 8, 12
 
 
@@ -55,7 +57,8 @@ def parse_arguments() -> argparse.Namespace:
         "--handler", nargs="+", type=float, default=[0.0, 20.0], help="microseconds it takes (default: 0 20)"
     )
     parser.add_argument(
-        "--budget", nargs="+", type=float, default=[0.005], help="dispatch_budget in seconds; inf: none (default: 0.005)"
+        "--budget", nargs="+", type=float, default=[0.005],
+        help="dispatch_budget in seconds; inf: none (default: 0.005)",
     )
     parser.add_argument("--role", choices=ROLES, help=argparse.SUPPRESS)
     parser.add_argument("--arguments", help=argparse.SUPPRESS)
@@ -111,14 +114,17 @@ def flooded(
 
 def one_is_stuck(server: dict[str, str], twin: str, budget: float) -> tuple[list[float], float]:
     """How long broadcasts took to each that reads, in seconds; how many arrived per second."""
-    with serving(twin, server, budget, 0.0) as port, socket.create_connection(("127.0.0.1", port)) as stuck:
-        with child(twin, "receive", port, RECEIVERS - 1) as receivers:
-            assert receivers.stdout is not None
-            receivers.stdout.readline()
-            started = time.perf_counter()
-            stuck.sendall(HEADER.pack(BROADCAST, 8, 0))
-            times = json.loads(receivers.stdout.readline())
-            return times, len(times) / (time.perf_counter() - started)
+    with (
+        serving(twin, server, budget, 0.0) as port,
+        socket.create_connection(("127.0.0.1", port)) as stuck,
+        child(twin, "receive", port, RECEIVERS - 1) as receivers,
+    ):
+        assert receivers.stdout is not None
+        receivers.stdout.readline()
+        started = time.perf_counter()
+        stuck.sendall(HEADER.pack(BROADCAST, 8, 0))
+        times = json.loads(receivers.stdout.readline())
+        return times, len(times) / (time.perf_counter() - started)
 
 
 def ask(ours: socket.socket, packet_id: int) -> bytes:

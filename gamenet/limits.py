@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Sizes in bytes, times in seconds; None switches a time limit off. `ValueError`, naming the limit, if it is
-    out of range.
+    """Sizes in bytes, times in seconds; None switches off what has None in its type. `ValueError`, naming the limit,
+    if it is out of range.
     """
 
     max_packet_size: int = 8192
@@ -35,9 +35,10 @@ class Limits:
     login_timeout: float | None = 20.0
     """How long a session may take to log in, where `Server.require_login()` asks for it."""
     write_timeout: float | None = 15.0
-    """How long a peer may take nothing of what waits for it."""
+    """How long a peer may take nothing of what waits for it; noticed within twice that."""
     handler_timeout: float | None = 60.0
-    """How long an `async def` handler may take before it is cancelled: its session waits for it."""
+    """How long an `async def` handler may take before it is cancelled: its session waits for it. One that then goes
+    on for as long again costs its session."""
     close_timeout: float = 5.0
     """How long a closing session may take to hand over what it still has to send, before it is aborted."""
     max_read_buffer: int = 65_536

@@ -206,7 +206,7 @@ def test_what_is_above_the_budget_waits_for_the_next_turn_and_keeps_its_order(co
 
 def test_a_slow_handler_is_found_out_quickly_and_for_good(core, loop, turns):
     """Later turns overrun the budget by one packet, whatever the handler takes."""
-    player = Player(core, loop, turns, cost=0.002).feed(200)
+    Player(core, loop, turns, cost=0.002).feed(200)
     loop.turn()
     loop.turn()
     for _ in range(20):

@@ -8,7 +8,7 @@ from gamenet._compiled.packet cimport RawPacket
 from gamenet._compiled.pool cimport Block
 from gamenet._compiled.rate cimport RateBucket
 from gamenet._compiled.receiver cimport Receiver
-from gamenet._compiled.routes cimport Route, RouteTable
+from gamenet._compiled.routes cimport PingRoute, Route, RouteTable
 from gamenet._compiled.turns cimport TurnQueue
 
 
@@ -81,6 +81,7 @@ cdef class Stream(RunSender):
     cdef int wait_if_spent(self) except -1
     cdef Py_ssize_t dispatch_special(self, Route route, PacketBuffer inbox) except -1
     cdef int dispatch_heartbeat(self, Route route, PacketBuffer inbox) except -1
+    cdef int answer_ping(self, PingRoute route, PacketBuffer inbox) except -1
     cdef Py_ssize_t dispatch_run(self, Route route, PacketBuffer inbox) except -1
     cdef int violated(self, error) except -1
     cdef int reject(self, Route route) except -1

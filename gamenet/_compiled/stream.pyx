@@ -156,6 +156,7 @@ cdef class Stream(RunSender):
     def shut(self):
         """Dispatch and accept nothing more, and discard what arrived; what was sent before still leaves."""
         self.is_open = False
+        self.stops &= ~AWAITS_TURN
         if not self.is_pumping:
             self.discard()
 
@@ -501,17 +502,23 @@ cdef class Stream(RunSender):
 
     # -- heartbeat
 
-    def ping(self, packet_id):
-        """Send a ping, whose pong brings `round_trip_time`; False if one is on its way or the session is closed."""
-        cdef uint64_t highest
+    def ping(self, packet_id, patience=None):
+        """Send a ping, whose pong brings `round_trip_time`; False if it was not taken, or if an earlier one waits for
+        its pong, and not for `patience` seconds yet (None: without end). Errors as in `send`.
+        """
+        cdef double now
+        cdef uint64_t highest, sequence
         self.require_thread()
-        if self.awaits_pong:
+        now = self.clock()
+        if self.awaits_pong and (patience is None or now - self.ping_sent < patience):
             return False
         highest = self.outbox.wire.layout.max_sequence
-        self.ping_sequence = self.ping_sequence % highest + 1 if highest else 0
-        self.ping_sent = self.clock()
-        self.awaits_pong = True
-        return self.send(packet_id, b"", self.ping_sequence)
+        sequence = self.ping_sequence % highest + 1 if highest else 0
+        self.awaits_pong = self.send(packet_id, b"", sequence)
+        if self.awaits_pong:
+            self.ping_sequence = sequence
+            self.ping_sent = now
+        return self.awaits_pong != 0
 
     @property
     def round_trip_time(self):
@@ -519,26 +526,35 @@ cdef class Stream(RunSender):
         return None if self.round_trip < 0.0 else self.round_trip
 
     cdef int dispatch_heartbeat(self, Route route, PacketBuffer inbox) except -1:
-        cdef RawPacket packet
         self.ledger.packets_dispatched += 1
         self.ledger.bytes_dispatched += inbox.header.packet_size
         if route.kind == PING:
-            packet = RawPacket.__new__(RawPacket)
-            inbox.fill(packet)
-            packet.id = (<PingRoute>route).pong_id
-            self.send_packet(packet, packet.number, self.extras_of(packet))
+            self.answer_ping(<PingRoute>route, inbox)
         elif self.awaits_pong and inbox.header.sequence == self.ping_sequence:
             self.round_trip = self.last_received - self.ping_sent
             self.awaits_pong = False
         return 0
 
+    cdef int answer_ping(self, PingRoute route, PacketBuffer inbox) except -1:
+        cdef RawPacket packet = RawPacket.__new__(RawPacket)
+        inbox.fill(packet)
+        packet.id = route.pong_id
+        try:
+            self.send_packet(packet, packet.number, self.extras_of(packet))
+        except ValueError as error:  # an id that takes more room in the header
+            self.ledger.handler_errors += 1
+            self.on_handler_error(inbox.header.packet_id, error)
+        return 0
+
     cdef int handler_raised(self, uint64_t packet_id) except -1:
-        """Take the exception that is set: ours to report if it is an Exception, else the loop's."""
+        """Take the exception that is set: ours to report, unless it ends the program."""
         try:
             checked(NULL)
         except errors.InvalidPacketError as error:
             self.violated(error)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a cancellation, too: of what it looked at
             self.ledger.handler_errors += 1
             self.on_handler_error(packet_id, error)
         return 0

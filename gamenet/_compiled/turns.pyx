@@ -49,12 +49,12 @@ cdef class TurnQueue:
 
     def run(self):
         """Called by the loop: a new turn has begun."""
-        cdef Py_ssize_t place, waiting = len(self.waiting)
+        cdef Py_ssize_t _place, waiting = len(self.waiting)
         self.is_running = False
         if not waiting:
             return
         self.run_soon()
-        for place in range(waiting):
+        for _place in range(waiting):
             self.looked = self.clock()
             self.end = self.looked + self.budget / waiting
             self.waiting.popleft()()

@@ -200,7 +200,7 @@ class Stream:
 
     def shut(self) -> None:
         """Dispatch and accept nothing more, and discard what arrived; what was sent before still leaves."""
-        self.is_open = False
+        self.is_open = self._awaits_turn = False
         if not self._is_pumping:
             self._discard()
 
@@ -510,16 +510,21 @@ class Stream:
 
     # -- heartbeat
 
-    def ping(self, packet_id: int) -> bool:
-        """Send a ping, whose pong brings `round_trip_time`; False if one is on its way or the session is closed."""
+    def ping(self, packet_id: int, patience: float | None = None) -> bool:
+        """Send a ping, whose pong brings `round_trip_time`; False if it was not taken, or if an earlier one waits for
+        its pong, and not for `patience` seconds yet (None: without end). Errors as in `send`.
+        """
         self.check_thread()
-        if self._awaits_pong:
+        now = self._clock()
+        if self._awaits_pong and (patience is None or now - self._ping_sent < patience):
             return False
         highest = self._outbox.codec.layout.max_sequence
-        self._ping_sequence = self._ping_sequence % highest + 1 if highest else 0
-        self._ping_sent = self._clock()
-        self._awaits_pong = True
-        return self.send(packet_id, b"", self._ping_sequence)
+        sequence = self._ping_sequence % highest + 1 if highest else 0
+        self._awaits_pong = self.send(packet_id, b"", sequence)
+        if self._awaits_pong:
+            self._ping_sequence = sequence
+            self._ping_sent = now
+        return self._awaits_pong
 
     @property
     def round_trip_time(self) -> float | None:
@@ -531,12 +536,19 @@ class Stream:
         self._ledger.packets_dispatched += 1
         self._ledger.bytes_dispatched += self._inbox._header[1]
         if route.kind == PING:
-            assert isinstance(route, PingRoute)
-            extras = self._outbox.codec.extras_of(packet) if self._outbox.codec.has_extras else None
-            self.send(route.pong_id, packet.body, packet.sequence, extras)
+            self._answer_ping(route, packet)
         elif self._awaits_pong and packet.sequence == self._ping_sequence:
             self._round_trip = self.last_received - self._ping_sent
             self._awaits_pong = False
+
+    def _answer_ping(self, route: Route, packet: RawPacket) -> None:
+        assert isinstance(route, PingRoute)
+        extras = self._outbox.codec.extras_of(packet) if self._outbox.codec.has_extras else None
+        try:
+            self.send(route.pong_id, packet.body, packet.sequence, extras)
+        except ValueError as error:  # an id that takes more room in the header
+            self._ledger.handler_errors += 1
+            self.on_handler_error(packet.packet_id, error)
 
     def _call_handler(self, route: Route, packet_id: int, packet: RawPacket | Batch[Any]) -> None:
         """`route.handler(self, packet)`; what it raises or returns goes to the hooks."""
@@ -545,7 +557,9 @@ class Stream:
             result = route.handler(self, packet)
         except errors.InvalidPacketError as error:
             self._violated(error)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a cancellation, too: of what it looked at
             self._ledger.handler_errors += 1
             self.on_handler_error(packet_id, error)
         else:
@@ -748,7 +762,7 @@ class Stream:
     def on_partial(self) -> None:
         """A packet began to arrive that is not complete: look at `partial_since()` in time."""
 
-    def on_handler_error(self, packet_id: int, error: Exception) -> None:
+    def on_handler_error(self, packet_id: int, error: BaseException) -> None:
         """A handler raised."""
 
     def on_result(self, packet_id: int, result: Any) -> None:
