@@ -35,13 +35,18 @@ class FakeLoop(asyncio.SelectorEventLoop):
         """Let `seconds` pass in which the loop is held up."""
         self.now += seconds
 
-    async def create_server(self, factory, *_, **__):
-        self.factory = factory
-        return FakeListener()
-
 
 class FakeListener:
-    sockets = ()
+    """A server's listener; `new_session()` is what it calls for each connection."""
+
+    addresses = ()
+    connecting = 0
+
+    def __init__(self, host, port, new_session):
+        self.new_session = new_session
+
+    def start(self):
+        pass
 
     def close(self):
         pass
@@ -53,7 +58,7 @@ class FakeListener:
 class FakeTransport:
     """What a session sends is in `taken`; while `takes` is false it waits in `waiting`."""
 
-    def __init__(self, loop):
+    def __init__(self, loop, new_session):
         self.loop = loop
         self.taken = b""
         self.waiting = b""
@@ -63,7 +68,7 @@ class FakeTransport:
         self.is_paused = False
         self.is_lost = False
         self._is_closing = False
-        self.protocol = loop.factory()
+        self.protocol = new_session()
         self.protocol.connection_made(self)
 
     # -- the peer's side
@@ -143,7 +148,8 @@ class FakeNet:
     def __init__(self, gamenet, **options):
         self.gamenet = gamenet
         self.loop = FakeLoop()
-        self.server = gamenet.Server(transport="asyncio", **options)
+        fake = gamenet.transports.Transports("fake", None, None, gamenet.Session, FakeListener)
+        self.server = gamenet.Server(transport=fake, **options)
         self.peers = []
 
     def start(self):
@@ -153,7 +159,7 @@ class FakeNet:
     def connect(self):
         if not self.loop.is_running() and self.server._context is None:
             self.start()
-        self.peers.append(FakeTransport(self.loop))
+        self.peers.append(FakeTransport(self.loop, self.server._listener.new_session))
         return self.peers[-1]
 
     @property
