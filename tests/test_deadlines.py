@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import threading
+from contextlib import suppress
 
 import pytest
 from fakenet import FakeNet
@@ -684,10 +685,8 @@ def test_a_handler_that_ignores_its_cancellation_costs_its_session(play, caplog)
     @net.server.on(1)
     async def deaf(session, packet):
         while not gate:
-            try:
+            with suppress(asyncio.CancelledError):
                 await asyncio.sleep(7.0)
-            except asyncio.CancelledError:
-                pass
 
     net.connect().arrive(wire(1) + wire(1))
     net.pass_time(119.9)
