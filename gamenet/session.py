@@ -287,6 +287,7 @@ class Session(Stream, asyncio.Protocol):
         self.drain_to_transport()
         self.shut()
         if self._socket_transport is not None:
+            self._release_reading(self._holds)  # TLS waits for the peer's farewell
             self._socket_transport.close()
             self._deadlines.lift_all()
             started, seconds = self._now(), timeout or self._context.limits.close_timeout

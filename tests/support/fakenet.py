@@ -64,6 +64,7 @@ class FakeTransport:
         self.waiting = b""
         self.unread = b""
         self.takes = True
+        self.fails = False
         self.is_reading = True
         self.is_paused = False
         self.is_lost = False
@@ -105,6 +106,8 @@ class FakeTransport:
 
     def write(self, data):
         assert not self.is_lost
+        if self.fails:
+            raise RuntimeError("the socket is broken")
         if self.takes:
             self.taken += data
             return
