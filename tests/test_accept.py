@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -135,26 +136,27 @@ class WindowsError_(OSError):
         self.winerror = number
 
 
+# made anew for each test: an exception keeps the frames that it was raised in
 OF_ONE = {
-    "ECONNABORTED": error(errno.ECONNABORTED),
-    "EPROTO": error(errno.EPROTO),
-    "EPERM": error(errno.EPERM),
-    "ECONNRESET": error(errno.ECONNRESET),
-    "WinError 59": WindowsError_(59),
-    "WinError 64": WindowsError_(64),
-    "WinError 1236": WindowsError_(1236),
-    "WSA 10053": WindowsError_(10053),
-    "WSA 10054": WindowsError_(10054),
+    "ECONNABORTED": partial(error, errno.ECONNABORTED),
+    "EPROTO": partial(error, errno.EPROTO),
+    "EPERM": partial(error, errno.EPERM),
+    "ECONNRESET": partial(error, errno.ECONNRESET),
+    "WinError 59": partial(WindowsError_, 59),
+    "WinError 64": partial(WindowsError_, 64),
+    "WinError 1236": partial(WindowsError_, 1236),
+    "WSA 10053": partial(WindowsError_, 10053),
+    "WSA 10054": partial(WindowsError_, 10054),
 }
 OF_ALL = {
-    "EMFILE": error(errno.EMFILE),
-    "ENFILE": error(errno.ENFILE),
-    "ENOBUFS": error(errno.ENOBUFS),
-    "ENOMEM": error(errno.ENOMEM),
-    "EINVAL": error(errno.EINVAL),
-    "WSA 10024": WindowsError_(10024),
-    "WSA 10055": WindowsError_(10055),
-    "WinError 8": WindowsError_(8),
+    "EMFILE": partial(error, errno.EMFILE),
+    "ENFILE": partial(error, errno.ENFILE),
+    "ENOBUFS": partial(error, errno.ENOBUFS),
+    "ENOMEM": partial(error, errno.ENOMEM),
+    "EINVAL": partial(error, errno.EINVAL),
+    "WSA 10024": partial(WindowsError_, 10024),
+    "WSA 10055": partial(WindowsError_, 10055),
+    "WinError 8": partial(WindowsError_, 8),
 }
 
 
@@ -164,7 +166,7 @@ OF_ALL = {
 @pytest.mark.parametrize("name", OF_ONE)
 async def test_an_error_of_one_connection_is_counted_and_the_next_are_served(net, way, failing, connect, name, caplog):
     server = await echoing(net)
-    failing.extend([OF_ONE[name]] * 3)
+    failing.extend(OF_ONE[name]() for _ in range(3))
     peers = [connect(server) for _ in range(4)]
     assert all([await peer.is_served() for peer in peers])
     stats = server.stats()
@@ -178,7 +180,7 @@ async def test_a_shortage_pauses_accepting_once_and_for_a_while(net, way, failin
     server = await echoing(net)
     live = connect(server)
     assert await live.is_served()
-    failing.extend([OF_ALL[name]] * 4)
+    failing.extend(OF_ALL[name]() for _ in range(4))
     peers = [connect(server) for _ in range(4)]
     assert await live.is_served()
     assert all([await peer.is_served() for peer in peers])
@@ -658,7 +660,7 @@ async def test_stopping_ends_those_who_have_just_come(net, way, connect, until):
 
 async def test_stopping_while_accepting_pauses(net, way, failing, connect, until):
     server = await echoing(net)
-    failing.extend([error(errno.EMFILE)] * 1000)
+    failing.extend(error(errno.EMFILE) for _ in range(1000))
     peers = [connect(server) for _ in range(3)]
     await until(lambda: server.stats()["accept_pauses"])
     await asyncio.wait_for(server.stop(), 10)
