@@ -131,6 +131,7 @@ def test_a_slow_receiver_that_we_do_not_read_is_not_silent(play):
     assert net.closed == {}
     peer.takes = True
     peer.take(10_000)
+    net.loop.turn()
     assert peer.is_reading
     net.pass_time(9.99)
     assert net.closed == {}
