@@ -141,6 +141,34 @@ def test_chunks_that_are_not_read_wait_in_order(core):
     assert [(packet.packet_id, packet.sequence, packet.body) for packet in buffer] == PACKETS
 
 
+def test_a_chunk_fed_when_another_was_just_used_up_comes_behind_those_that_wait(core):
+    buffer = core.PacketBuffer()
+    buffer.feed(wire(1))
+    buffer.feed(wire(2))
+    first = next(buffer)
+    buffer.feed(wire(3))
+    assert [first.packet_id, *(packet.packet_id for packet in buffer)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("cuts", ["whole packets", "anywhere"])
+def test_order_is_kept_however_feeding_and_reading_take_turns(core, rng, cuts):
+    for _ in range(300):
+        buffer, read = core.PacketBuffer(), []
+        packets = [wire(1, bytes(rng.choice([0, 1, 20])), n) for n in range(40)]
+        chunks = list(packets)
+        if cuts == "anywhere":
+            stream = b"".join(packets)
+            places = sorted(rng.sample(range(len(stream)), 30))
+            chunks = [stream[start:end] for start, end in zip([0, *places], [*places, len(stream)], strict=True)]
+        while chunks:
+            for _ in range(rng.randrange(4)):
+                buffer.feed(chunks.pop(0) if chunks else b"")
+            for _ in range(rng.randrange(4)):
+                read += [packet.sequence for packet in [next(buffer, None)] if packet is not None]
+        read += [packet.sequence for packet in buffer]
+        assert read == list(range(40))
+
+
 def test_clear_drops_everything(core):
     pool = core.PoolAllocator(block_size=8192)
     buffer = core.PacketBuffer(core.HeaderCodec(), pool)

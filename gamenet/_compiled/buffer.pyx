@@ -125,7 +125,7 @@ cdef class PacketBuffer:
         cdef object data = chunk if PyBytes_CheckExact(chunk) else bytes(memoryview(chunk))
         if PyBytes_GET_SIZE(data) == 0:
             return 0
-        if self.cursor != self.end:
+        if self.cursor != self.end or self.pending_size:  # what waits is read first
             if self.pending is None:
                 self.pending = deque()
             self.pending.append(data)
@@ -135,7 +135,7 @@ cdef class PacketBuffer:
 
     cdef int add_block(self, Block block, Py_ssize_t size) except -1:
         """As `add` for bytes that were read into `block`; to be followed by `leave_block` before the next read."""
-        if self.cursor != self.end:
+        if self.cursor != self.end or self.pending_size:
             return self.add(PyBytes_FromStringAndSize(<const char*>block.memory, size))
         self.chunk = block
         self.cursor = block.memory
@@ -206,7 +206,7 @@ cdef class PacketBuffer:
             return False
         chunk = self.pending.popleft()
         self.pending_size -= PyBytes_GET_SIZE(chunk)
-        self.add(chunk)
+        self.read_from(<bytes>chunk)
         return True
 
     cdef bint cut(self) except -1:

@@ -105,7 +105,7 @@ class PacketBuffer:
         data = chunk if type(chunk) is bytes else bytes(memoryview(chunk))
         if not data:
             return
-        if self._position < len(self._chunk):
+        if self._position < len(self._chunk) or self._pending:  # what waits is read first
             self._pending.append(data)
             self._pending_size += len(data)
         else:
