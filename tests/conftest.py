@@ -73,6 +73,12 @@ def gamenet(request):
 
 
 @pytest.fixture
+def every_gamenet():
+    """The package on each twin, for what must come out the same."""
+    return [package(name) for name in TWINS]
+
+
+@pytest.fixture
 def rng(request):
     """Randomness whose seed is in the test's output when it fails; GAMENET_SEED repeats it."""
     seed = int(os.environ.get("GAMENET_SEED") or random.SystemRandom().randrange(1 << 32))

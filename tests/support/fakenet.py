@@ -160,7 +160,7 @@ class FakeNet:
         self.context = self.server._context
 
     def connect(self):
-        if not self.loop.is_running() and self.server._context is None:
+        if not hasattr(self, "context"):
             self.start()
         self.peers.append(FakeTransport(self.loop, self.server._listener.new_session))
         return self.peers[-1]
