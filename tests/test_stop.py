@@ -269,13 +269,11 @@ def test_a_handshake_that_outlives_the_server_is_no_session(gamenet):
     told = []
     net.server.on_opened(told.append)
     for start_again in (False, True):
-        factory = net.loop.factory
+        listener = net.server._listener
         net.loop.run_until_complete(net.server.stop())
         if start_again:
             net.start()
-        net.loop.factory, current = factory, net.loop.factory
-        late = net.connect()
-        net.loop.factory = current
+        late = net.connect(listener)
         net.loop.turn()
         assert late.is_lost
     stats = net.server.stats()

@@ -159,10 +159,13 @@ class FakeNet:
         self.loop.run_until_complete(self.server.start())
         self.context = self.server._context
 
-    def connect(self):
-        if not hasattr(self, "context"):
-            self.start()
-        self.peers.append(FakeTransport(self.loop, self.server._listener.new_session))
+    def connect(self, listener=None):
+        """A peer that connected, to `listener` where that is not the server's of now."""
+        if listener is None:
+            if not hasattr(self, "context"):
+                self.start()
+            listener = self.server._listener
+        self.peers.append(FakeTransport(self.loop, listener.new_session))
         return self.peers[-1]
 
     @property
