@@ -42,7 +42,7 @@ cdef class Stream(RunSender):
     cdef Py_ssize_t high_watermark
     cdef Py_ssize_t calm_size  # up to so many bytes no limit of the outbox is passed
     cdef double dispatch_budget  # seconds
-    cdef double turn_began  # of the packets that are being dispatched: at the first look at the clock; below 0 before it
+    cdef double turn_began  # of the packets being dispatched: at the first look at the clock; below 0 before it
     cdef RateBucket bucket  # None: packets and bytes are not limited
     cdef double partial_began  # when the packet that is incomplete began to arrive
     cdef unsigned int tails_seen  # the inbox's count at `partial_began`
