@@ -287,6 +287,7 @@ class Session(Stream, asyncio.Protocol):
             return
         self.close_reason = str(reason)
         self.drain_to_transport()
+        self.backlog = None
         self.shut()
         if self._socket_transport is not None:
             self._release_reading(self._holds)  # TLS waits for the peer's farewell
