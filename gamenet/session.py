@@ -404,9 +404,7 @@ class Session(Stream, asyncio.Protocol):
         self._burst = self.unsent_size
 
     def _go_on_after_writing(self) -> None:
-        if self.awaits_turn and not self.inbox_size:
-            self.go_on()
-        elif self.awaits_turn:
+        if self.awaits_turn and not self._holds & _HOLD_RATE:
             self._hold_reading(_HOLD_TURN)
             self._await_turn()
         self._release_reading(_HOLD_WRITING)
