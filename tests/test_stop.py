@@ -265,10 +265,10 @@ async def test_two_hundred_busy_clients_lose_nothing_that_was_answered(net, unti
 def test_a_handshake_that_outlives_the_server_is_no_session(gamenet):
     """It began before the stop and ends after it, or even after the next start."""
     net = FakeNet(gamenet)
-    net.start()
     told = []
     net.server.on_opened(told.append)
     for start_again in (False, True):
+        net.start()
         listener = net.server._listener
         net.loop.run_until_complete(net.server.stop())
         if start_again:
