@@ -170,8 +170,8 @@ def is_epoll_on_pure(callspec):
 
 @pytest_asyncio.fixture(params=["asyncio", *(["fast"] if HAS_FAST else []), *(["epoll"] if HAS_EPOLL else [])])
 async def net(request, gamenet, caplog):
-    # a timer of aiofastnet's TLS outlives a connection that was aborted while it said good-bye
-    ignore = ["SSLTransportBase._check_shutdown_timeout"]
+    # timers of aiofastnet's TLS outlive a connection that was aborted while it said hello or good-bye
+    ignore = ["SSLTransportBase._check_handshake_timeout", "SSLTransportBase._check_shutdown_timeout"]
     async with gamenet.testing.leak_check(ignore=ignore) as check, AsyncExitStack() as stack:
         yield Net(gamenet, request.param, stack, check)
         caplog.get_records("call").clear()  # their tracebacks hold frames, and with them what those looked at

@@ -228,7 +228,7 @@ def test_fault_18_no_growth_and_nothing_kept(core):
         for piece in (wire(1, bytes(65527))[:30_000], wire(1, bytes(65527))[30_000:]):
             buffer.feed(piece)
             list(buffer)
-        gc.collect()
+        gc.collect(1)
         assert pool.stats()["outstanding"] == 0
     assert pool.stats()["free"] <= 2
 
@@ -300,7 +300,7 @@ async def test_fault_23_a_handler_may_replace_itself_while_it_runs(net):
     def make(name):
         def handler(session, packet):
             server.on(1)(make(name + 1))
-            gc.collect()
+            gc.collect(1)
             session.send(1, str(name).encode(), packet.sequence)
 
         return handler
