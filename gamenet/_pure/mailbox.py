@@ -1,8 +1,8 @@
 """The mailbox: items from any thread to the one that takes them.
 
 What stays true: accepted = taken + discarded + waiting, and waiting is at most `max_items`. Each accepted item is taken
-once, those of one thread in the order in which it put them. While anything waits, a wake-up was called or the taker has to
-come again. Locking rule: any thread may use it, also a finalizer or signal handler in the middle of another call.
+once, those of one thread in the order in which it put them. While anything waits, a wake-up was called or the taker has
+to come again. Locking rule: any thread may use it, also a finalizer or signal handler in the middle of another call.
 """
 
 from __future__ import annotations
