@@ -15,6 +15,7 @@ from typing import Any
 
 import gamenet
 from bench.timing import spread
+from gamenet._core import Mailbox
 
 PRODUCERS = 4
 BASELINE = "loop.call_soon_threadsafe"
@@ -22,28 +23,22 @@ BASELINE = "loop.call_soon_threadsafe"
 CallSoon = Callable[..., object]
 
 
-class _Counter:
-    """Is called once per item; the last one ends the round."""
-
-    def __init__(self, items: int) -> None:
-        self._left = items
-        self.done = asyncio.Event()
-
-    def __call__(self) -> None:
-        self._left -= 1
-        if not self._left:
-            self.done.set()
-
-
 async def _seconds(hand_over: CallSoon, items: int) -> float:
     """How long `items` calls take, from the barrier to the last one made."""
-    counter = _Counter(PRODUCERS * items)
+    done = asyncio.Event()
+    left = PRODUCERS * items
     barrier = threading.Barrier(PRODUCERS + 1)
+
+    def arrived() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            done.set()
 
     def produce() -> None:
         barrier.wait()
         for _ in range(items):
-            while hand_over(counter) is False:
+            while hand_over(arrived) is False:
                 time.sleep(0.0005)  # full: what a bounded mailbox asks of its producers
 
     threads = [threading.Thread(target=produce) for _ in range(PRODUCERS)]
@@ -51,17 +46,35 @@ async def _seconds(hand_over: CallSoon, items: int) -> float:
         thread.start()
     barrier.wait()
     began = time.perf_counter()
-    await counter.done.wait()
+    await done.wait()
     passed = time.perf_counter() - began
     for thread in threads:
         thread.join()
     return passed
 
 
+def _mailbox(loop: asyncio.AbstractEventLoop) -> Mailbox:
+    """A bare one of functions, which the loop calls."""
+
+    def take() -> None:
+        functions = mailbox.take()
+        for function in functions:
+            function()
+        if functions:
+            loop.call_soon(take)
+
+    mailbox = Mailbox(lambda: loop.call_soon_threadsafe(take))
+    return mailbox
+
+
 async def _measure(items: int, rounds: int) -> dict[str, list[float]]:
     loop = asyncio.get_running_loop()
     async with gamenet.Server(watchdog_timeout=None) as server:
-        ways: dict[str, CallSoon] = {BASELINE: loop.call_soon_threadsafe, "server.call_soon": server.call_soon}
+        ways: dict[str, CallSoon] = {
+            BASELINE: loop.call_soon_threadsafe,
+            "Mailbox.put": _mailbox(loop).put,
+            "server.call_soon": server.call_soon,
+        }
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, hand_over in ways.items():
@@ -73,14 +86,20 @@ async def _measure(items: int, rounds: int) -> dict[str, list[float]]:
 
 def main(items: int, rounds: int) -> None:
     """Measure on every loop that is installed, and print a table."""
-    print(f"{PRODUCERS} threads x {items:,} calls of an empty function, {rounds} rounds; rates are medians in calls/s.\n")
-    print(f"| loop | {BASELINE} | server.call_soon | times as many |\n|---|---:|---:|---:|")
-    for name, new_loop in _loops().items():
+    print(f"{PRODUCERS} threads x {items:,} calls of a function that counts them, {rounds} rounds. Calls/s, and how")
+    print(f"many times as many as by {BASELINE} in the same round: medians and ranges.\n")
+    for place, (name, new_loop) in enumerate(_loops().items()):
         with asyncio.Runner(loop_factory=new_loop) as runner:
             seconds = runner.run(_measure(items, rounds))
-        rates = [f"{PRODUCERS * items / statistics.median(values):,.0f}" for values in seconds.values()]
-        theirs, ours = seconds.values()
-        print(f"| {name} | {' | '.join(rates)} | {spread([a / b for a, b in zip(theirs, ours, strict=True)])} |")
+        if not place:
+            print(f"| loop | {' | '.join(seconds)} |\n|---|{'---:|' * len(seconds)}")
+        print(f"| {name} | {' | '.join(_cell(values, seconds[BASELINE], items) for values in seconds.values())} |")
+
+
+def _cell(seconds: list[float], baseline: list[float], items: int) -> str:
+    ratios = [theirs / ours for theirs, ours in zip(baseline, seconds, strict=True)]
+    rate = f"{PRODUCERS * items / statistics.median(seconds):,.0f}"
+    return rate if seconds is baseline else f"{rate}: {spread(ratios)}"
 
 
 def _loops() -> dict[str, Callable[[], Any]]:

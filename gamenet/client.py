@@ -21,7 +21,6 @@ from gamenet.errors import CloseReason, SessionClosedError
 from gamenet.heartbeat import Heartbeat, answer_heartbeats
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
-from gamenet.loop_mailbox import call
 from gamenet.packets import Packet
 from gamenet.session import Session, SessionContext
 from gamenet.transports import TransportName, Transports, choose_client
@@ -40,6 +39,7 @@ class Client:
     `async for packet in client` gives what arrives, as instances of the packet classes that `connect` was told of;
     it ends when the connection does, and raises `SessionClosedError` if that was not in order. Up to `max_queued`
     packets wait for it, then the connection is not read any further.
+    Locking rule: the thread of its loop only, but for `send_threadsafe()` and `call_soon()`.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Client:
         """Have `function(*arguments)` called in the thread of the client's loop; as `Server.call_soon`."""
         if not callable(function):
             raise errors.wrong_type("function", "callable", function)
-        return self._mailbox.put(call, function, arguments)
+        return self._mailbox.put((function, arguments)) or self._mailbox.refuse()
 
     async def request(
         self, packet: RawPacket | int, body: ReadableBuffer = b"", *, header: Mapping[str, int] | None = None,

@@ -11,8 +11,8 @@ import asyncio
 import logging
 import math
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from operator import length_hint
 from types import CoroutineType
 from typing import Any
 
@@ -20,13 +20,14 @@ from gamenet._core import HeaderCodec, Ledger, Mailbox, Stream, broadcast
 from gamenet.logs import LimitedLogger
 from gamenet.timer import fine_clock_of
 
-Work = Callable[..., bool]
-"""What is put: says whether it was delivered."""
+Item = tuple[Callable[..., object], tuple[Any, ...]]
+"""A function and its arguments."""
 
-_BATCH = 256  # items taken at once: quick ones take less than a tenth of a turn's time
+_BATCH = 256  # items taken at once: so few sends take less than a tenth of a turn's time
+_MAX_STRIDE = 16  # quick calls between two looks at the clock, which takes as long as one of them
 
 
-# -- what may be put
+# -- what is put, beside functions of the user's
 
 
 def send_frame_to(stream: Stream, codec: HeaderCodec, frame: bytes) -> bool:
@@ -34,19 +35,9 @@ def send_frame_to(stream: Stream, codec: HeaderCodec, frame: bytes) -> bool:
     return stream.is_open and broadcast((stream,), codec, frame) == 1
 
 
-def broadcast_to(streams: Iterable[Stream], codec: HeaderCodec, frame: bytes, exclude: Stream | None) -> bool:
+def broadcast_to(streams: Iterable[Stream], codec: HeaderCodec, frame: bytes, exclude: Stream | None) -> None:
     """Send it to everybody who is in `streams` now."""
     broadcast(streams, codec, frame, exclude)
-    return True
-
-
-def call(function: Callable[..., object], arguments: tuple[Any, ...]) -> bool:
-    """Call a function of the user's."""
-    result = function(*arguments)
-    if isinstance(result, CoroutineType):
-        result.close()
-        raise TypeError(f"{_name_of(function)} is `async def`: call_soon() calls plain functions")
-    return True
 
 
 # -- the mailbox
@@ -65,37 +56,28 @@ class LoopMailbox:
         self._lock = threading.RLock()  # of the four below; a finalizer may put while it is held
         self._taker: _Taker | None = None
         self._new_taker: Callable[[], _Taker] | None = None
-        self._put: Callable[[tuple[Work, tuple[Any, ...]]], bool] = self._put_first
+        self.put: Callable[[Item], bool] = self._put_first
+        """Have the loop call a function with arguments. Any thread; never waits. False if it is full or closed: the
+        caller then returns `refuse()`. `RuntimeError` from the loop if that was closed before the mailbox.
+        """
         self._refused = 0
         self._accepted = 0  # by mailboxes that are closed
         self._delivered = 0
         self._discarded = 0
 
-    def put(self, work: Work, *arguments: Any) -> bool:
-        """Have the loop call `work(*arguments)`. Any thread; never waits. False, and counted, if it is full or closed.
-
-        `RuntimeError` from the loop if that was closed before the mailbox.
-        """
-        if self._put((work, arguments)):
-            return True
-        taker = self._taker
-        if taker is not None:
-            taker.has_refused = True
-        return self.refuse()
-
     def refuse(self) -> bool:
-        """Count one more as refused; returns False."""
+        """Count one more as refused; returns False. Any thread."""
         with self._lock:
             self._refused += 1
         return False
 
-    def _put_first(self, item: tuple[Work, tuple[Any, ...]]) -> bool:
+    def _put_first(self, item: Item) -> bool:
         with self._lock:
             if self._taker is None:
                 if self._new_taker is None:
                     return False
                 self._taker = self._new_taker()
-                self._put = self._taker.mailbox.put
+                self.put = self._taker.mailbox.put
             put = self._taker.mailbox.put
         return put(item)
 
@@ -117,7 +99,7 @@ class LoopMailbox:
         with self._lock:
             taker, self._taker = self._taker, None
             self._new_taker = None
-            self._put = self._put_first
+            self.put = self._put_first
         if taker is None:
             return 0
         left = taker.close()
@@ -147,7 +129,6 @@ class _Taker:
         self, loop: asyncio.AbstractEventLoop, max_items: int, budget: float, log: LimitedLogger, ledger: Ledger
     ) -> None:
         self.mailbox = Mailbox(self._wake, max_items)
-        self.has_refused = False
         self.delivered = 0
         self.discarded = 0
         self._loop = loop
@@ -155,7 +136,9 @@ class _Taker:
         self._budget = budget
         self._log = log
         self._ledger = ledger
-        self._batch: deque[tuple[Work, tuple[Any, ...]]] = deque()  # taken, and not carried out
+        self._stride = 1  # calls until the next look at the clock
+        self._refused = 0  # told of
+        self._batch: Iterator[Item] = iter(())  # taken, and not carried out
         self._settled: tuple[int, asyncio.Future[None]] | None = None  # when so many are
 
     @property
@@ -164,7 +147,7 @@ class _Taker:
 
     @property
     def waiting(self) -> int:
-        return len(self._batch) + self.mailbox.waiting
+        return length_hint(self._batch) + self.mailbox.waiting
 
     def _wake(self) -> None:
         self._loop.call_soon_threadsafe(self._run)
@@ -172,6 +155,7 @@ class _Taker:
     def _run(self) -> None:
         """Called by the loop for a wake-up, and again in each turn while something waits."""
         is_asleep = False
+        self._stride = 1
         try:
             is_asleep = self._work(self._clock() + self._budget)
         finally:  # also if a call ends the program: the others are not lost
@@ -181,41 +165,63 @@ class _Taker:
 
     def _work(self, end: float) -> bool:
         """Carry out what waits, until `end`; whether nothing is left, so that the next one wakes us."""
-        batch = self._batch
-        while True:
-            while batch:
-                work, arguments = batch.popleft()
-                try:
-                    is_delivered = work(*arguments)
-                except (KeyboardInterrupt, SystemExit):
-                    self.delivered += 1
-                    raise
-                except BaseException as error:  # a cancellation, too: of what it looked at
-                    is_delivered = True
-                    self._failed(work, arguments, error)
-                if is_delivered:
-                    self.delivered += 1
-                else:
-                    self.discarded += 1
-                if work is not send_frame_to and self._clock() >= end:
-                    return False
-            batch.extend(self.mailbox.take(_BATCH))
-            if not batch:
+        while self._carry_out(end):
+            items = self.mailbox.take(_BATCH)
+            if not items:
                 return True
+            self._batch = iter(items)
             if self._clock() >= end:
-                return False
+                break
+        return False
 
-    def _failed(self, work: Work, arguments: tuple[Any, ...], error: BaseException) -> None:
+    def _carry_out(self, end: float) -> bool:
+        """The batch; whether it is done, and there is time for another."""
+        until_look = self._stride
+        for function, arguments in self._batch:
+            self.delivered += 1  # whatever becomes of it
+            try:
+                result = function(*arguments)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # a cancellation, too: of what it looked at
+                self._failed(function, error)
+            else:
+                if function is send_frame_to:
+                    if not result:
+                        self.delivered -= 1
+                        self.discarded += 1
+                    continue
+                if isinstance(result, CoroutineType):
+                    self._was_coroutine(function, result)
+            until_look -= 1
+            if not until_look:
+                if not self._has_time(end):
+                    return False
+                until_look = self._stride
+        return True
+
+    def _has_time(self, end: float) -> bool:
+        """Look at the clock, and soon again if the calls took long."""
+        left = end - self._clock()
+        self._stride = min(2 * self._stride, _MAX_STRIDE) if left >= self._budget / 2 else 1
+        return left > 0
+
+    def _was_coroutine(self, function: Callable[..., object], coroutine: CoroutineType[Any, Any, Any]) -> None:
+        coroutine.close()
+        self._failed(function, TypeError("it is `async def`: call_soon() calls plain functions"))
+
+    def _failed(self, function: Callable[..., object], error: BaseException) -> None:
         self._ledger.handler_errors += 1
-        name = _name_of(arguments[0]) if work is call else work.__name__
+        name = getattr(function, "__qualname__", None) or repr(function)
         self._log.log(logging.ERROR, "%s raised, called for another thread", name, error=error)
 
     def _tell(self) -> None:
         """What happened meanwhile, to whom it concerns."""
-        if self.has_refused:
-            self.has_refused = False
-            max_items = self.mailbox.max_items
-            self._log.log(logging.WARNING, "max_mailbox %d reached: what other threads sent was refused", max_items)
+        refused = self.mailbox.stats()["refused"]
+        if refused != self._refused:
+            self._refused = refused
+            text = "max_mailbox %d reached: calls and sends of other threads were refused, %d so far"
+            self._log.log(logging.WARNING, text, self.mailbox.max_items, refused)
         if self._settled is not None and self.delivered + self.discarded >= self._settled[0]:
             future = self._settled[1]
             self._settled = None
@@ -232,12 +238,9 @@ class _Taker:
 
     def close(self) -> int:
         left = [*self._batch, *self.mailbox.close()]
-        self._batch.clear()
+        self._batch = iter(())
         self.discarded += len(left)
         if left:
             self._log.log(logging.WARNING, "%d calls and sends of other threads were not carried out", len(left))
         return len(left)
 
-
-def _name_of(function: Callable[..., object]) -> str:
-    return getattr(function, "__qualname__", None) or repr(function)

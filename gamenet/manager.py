@@ -91,7 +91,8 @@ class SessionGroup:
         wait. Errors as `broadcast()`.
         """
         frame = encode_frame(self._codec, packet, body, sequence)
-        return self._mailbox.put(broadcast_to, self._members, self._codec, frame, exclude)
+        item = broadcast_to, (self._members, self._codec, frame, exclude)
+        return self._mailbox.put(item) or self._mailbox.refuse()
 
 
 class Room(SessionGroup):

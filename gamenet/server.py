@@ -25,7 +25,7 @@ from gamenet.heartbeat import Heartbeat, answer_heartbeats
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
 from gamenet.listener import Listener, Listening
-from gamenet.loop_mailbox import LoopMailbox, call
+from gamenet.loop_mailbox import LoopMailbox
 from gamenet.manager import SessionManager
 from gamenet.packets import Packet
 from gamenet.reload import Hooks, reload_module
@@ -184,7 +184,7 @@ class Server:
         """
         if not callable(function):
             raise errors.wrong_type("function", "callable", function)
-        return self._mailbox.put(call, function, arguments)
+        return self._mailbox.put((function, arguments)) or self._mailbox.refuse()
 
     # -- running
 

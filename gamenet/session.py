@@ -280,7 +280,7 @@ class Session(Stream, asyncio.Protocol):
         codec = self.codec
         frame = frame_of(codec, packet, body, sequence, header)
         mailbox = self._context.mailbox
-        return mailbox.put(send_frame_to, self, codec, frame) if self.is_open else mailbox.refuse()
+        return (self.is_open and mailbox.put((send_frame_to, (self, codec, frame)))) or mailbox.refuse()
 
     # -- ending
 

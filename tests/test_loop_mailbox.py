@@ -116,7 +116,7 @@ async def test_call_soon_takes_functions_only(net, caplog, until):
 
     assert server.call_soon(coroutine)
     await until(lambda: server.stats()["handler_errors"] == 1)
-    assert "coroutine is `async def`: call_soon() calls plain functions" in caplog.text
+    assert "it is `async def`: call_soon() calls plain functions" in caplog.text
 
 
 async def test_a_packet_handed_over_before_the_layout_changed_arrives_in_the_new_one(net, until):
@@ -438,7 +438,7 @@ def test_a_loop_that_was_closed_before_the_mailbox_is_told_of(gamenet):
     loop.close()
     for _ in range(2):
         with pytest.raises(RuntimeError, match="closed"):
-            mailbox.put(bool, 1)
+            mailbox.put((bool, (1,)))
     assert mailbox.stats()["waiting"] == 2
     assert mailbox.close() == 2
     assert mailbox.close() == 0

@@ -275,7 +275,7 @@ async def test_a_mailbox_that_is_first_used_by_four_threads_at_once(gamenet):
 
         def work(thread, mailbox=mailbox, seen=seen):
             for number in range(3):
-                assert mailbox.put(gamenet.loop_mailbox.call, seen.append, ((thread, number),))
+                assert mailbox.put((seen.append, ((thread, number),)))
 
         with Threads(work):
             pass

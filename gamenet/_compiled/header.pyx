@@ -28,7 +28,10 @@ cdef uint64_t HUGE_SIZE = <uint64_t>1 << 62
 
 
 class PacketHeader(NamedTuple):
-    """A header as read: `packet_size` is the whole packet in bytes, whatever the wire counts."""
+    """A header as read: `packet_size` is the whole packet in bytes, whatever the wire counts.
+
+    Locking rule: it never changes; any thread may use it.
+    """
 
     packet_id: int
     packet_size: int
@@ -112,7 +115,8 @@ cdef int read_varint(const uint8_t* data, Py_ssize_t available, FieldSpec* field
 cdef class HeaderCodec:
     """Parses and encodes headers of one layout under one `max_packet_size` (bytes of the whole packet).
 
-    Immutable, so any thread may use it. `ValueError` if `max_packet_size` is outside what the layout allows.
+    `ValueError` if `max_packet_size` is outside what the layout allows.
+    Locking rule: it never changes; any thread may use it.
     """
 
     def __cinit__(self, *values, **named):  # until it is initialised it refuses everything

@@ -3,8 +3,8 @@
 
 What stays true: accepted = taken + discarded + waiting, and waiting is at most `max_items`. Each accepted item is taken
 once, those of one thread in the order in which it put them. While anything waits, a wake-up was called or the taker has
-to come again. Locking rule: any thread may use it, also a finalizer or signal handler in the middle of another call. Putting is
-lock-free (`ring.h`); taking and closing have the mailbox's critical section.
+to come again. Locking rule: any thread may use it, also a finalizer or signal handler in the middle of another call;
+putting is lock-free (`ring.h`), taking and closing have the mailbox's critical section.
 """
 
 cimport cython
