@@ -76,8 +76,10 @@ class LoopMailbox:
             if self._taker is None:
                 if self._new_taker is None:
                     return False
-                self._taker = self._new_taker()
-                self.put = self._taker.mailbox.put
+                taker = self._new_taker()
+                if self._taker is None:  # else a finalizer or signal handler came first, in there
+                    self._taker = taker
+                    self.put = taker.mailbox.put
             put = self._taker.mailbox.put
         return put(item)
 
