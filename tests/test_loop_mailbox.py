@@ -231,7 +231,7 @@ def test_a_flood_of_calls_leaves_the_loop_its_turns(gamenet):
         for number in range(20):
             assert fake.server.call_soon(take_a_millisecond, number)
         fake.server.call_soon(lambda: None)
-        while len(seen) < 20:
+        for _ in range(20):
             before = len(seen)
             loop.turn(1)
             assert len(seen) - before <= 6
@@ -355,7 +355,8 @@ async def test_a_server_that_does_not_run_refuses(net):
 
 
 async def test_what_was_handed_over_before_the_stop_is_carried_out(net, until):
-    server, session, reader, _ = await session_of(net, until)
+    """Though it takes several turns of the loop."""
+    server, session, reader, _ = await session_of(net, until, dispatch_budget=1e-9)
     for number in range(3000):
         assert session.send_threadsafe(1, b"", number)
     stopping = asyncio.ensure_future(server.stop())
@@ -429,6 +430,25 @@ async def test_a_server_that_starts_again_counts_on(net, until):
     assert server.call_soon(seen.append, 1)
     await until(lambda: seen == [1])
     assert mailbox_of(server) == {"accepted": 2, "delivered": 2, "discarded": 0, "refused": 1, "waiting": 0}
+
+
+async def test_a_finalizer_that_is_the_first_to_use_it(gamenet):
+    """It runs while the ring is made for somebody else."""
+    loop, seen = asyncio.get_running_loop(), []
+    mailbox = gamenet.loop_mailbox.LoopMailbox()
+    mailbox.open(loop, gamenet.logs.LimitedLogger(logging.getLogger("gamenet"), loop.time), gamenet._core.Ledger())
+    make = mailbox._new_taker
+
+    def interrupted():
+        mailbox._new_taker = make
+        assert mailbox.put((seen.append, (1,)))
+        return make()
+
+    mailbox._new_taker = interrupted
+    assert mailbox.put((seen.append, (2,)))
+    await mailbox.settle(10)
+    assert seen == [1, 2]
+    assert mailbox.stats()["accepted"] == mailbox.stats()["delivered"] == 2
 
 
 def test_a_loop_that_was_closed_before_the_mailbox_is_told_of(gamenet):
