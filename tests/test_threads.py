@@ -57,7 +57,7 @@ class Threads:
         except BaseException as error:
             self._errors.append(error)
 
-    async def done(self, seconds=60):
+    async def done(self, seconds=120):
         async with asyncio.timeout(seconds):
             while self.are_at_work:
                 await asyncio.sleep(0.005)
