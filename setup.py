@@ -36,7 +36,13 @@ def extensions():
 
     sources = sorted(path for path in Path("gamenet").rglob("*.pyx") if path.stem != "epoll" or sys.platform == "linux")
     macros = [("GAMENET_DEBUG", "1"), ("CYTHON_USE_FREELISTS", "0")] if DEBUG else []  # freelists hide use after free
-    modules = [Extension(".".join(pyx.with_suffix("").parts), [pyx.as_posix()]) for pyx in sources]
+    headers = [path.as_posix() for path in Path("gamenet").rglob("*.h")]
+    modules = [
+        Extension(
+            ".".join(pyx.with_suffix("").parts), [pyx.as_posix()], include_dirs=[pyx.parent.as_posix()], depends=headers
+        )
+        for pyx in sources
+    ]
     for module in modules:
         module.define_macros = macros
     # the C of a debug build is another C: cythonize itself looks at times only

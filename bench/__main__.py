@@ -47,6 +47,7 @@ def main() -> None:
     about_micro = "single operations, pure against compiled (about half a minute)"
     _add_micro(commands.add_parser("micro", help=about_micro, epilog=MICRO_EPILOG))
     _add_net(commands.add_parser("net", help="servers over loopback (under 5 minutes; Linux)", epilog=NET_EPILOG))
+    _add_threads(commands.add_parser("threads", help="calls from four threads (about half a minute)"))
     about_memory = "bytes per session in every state (about 5 minutes; Linux)"
     _add_memory(commands.add_parser("memory", help=about_memory, epilog=MEMORY_EPILOG))
     options = parser.parse_args()
@@ -56,6 +57,10 @@ def main() -> None:
         from bench.micro.run import main as run_micro
 
         run_micro(options.rounds, options.only, options.table, options.plot)
+    elif options.command == "threads":
+        from bench.threads import main as run_threads
+
+        run_threads(options.items, options.rounds)
     elif sys.platform != "linux":
         sys.exit(f"bench {options.command} needs Linux: {NEEDS_LINUX[options.command]}")
     elif options.command == "net":
@@ -76,6 +81,11 @@ def _add_micro(micro: argparse.ArgumentParser) -> None:
         + ", ".join(workload.name for workload in WORKLOADS),
     )
     add_outputs(micro)
+
+
+def _add_threads(threads: argparse.ArgumentParser) -> None:
+    threads.add_argument("--items", type=_positive(int), default=25_000, help="calls per thread (default: 25000)")
+    threads.add_argument("--rounds", type=_positive(int), default=9, help="rounds (default: 9)")
 
 
 def _add_net(net: argparse.ArgumentParser) -> None:

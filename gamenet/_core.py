@@ -38,6 +38,7 @@ Field = twin.Field
 FlushQueue = twin.FlushQueue
 HeaderCodec = twin.HeaderCodec
 Ledger = twin.Ledger
+Mailbox = twin.Mailbox
 Outbox = twin.Outbox
 PacketBuffer = twin.PacketBuffer
 PacketHeader = twin.PacketHeader

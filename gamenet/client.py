@@ -10,10 +10,11 @@ import asyncio
 import logging
 import ssl as ssl_module
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from gamenet import errors
 from gamenet._core import Ledger, PoolAllocator, RawPacket, codec_for
 from gamenet.dispatch import DispatchTable
 from gamenet.errors import CloseReason, SessionClosedError
@@ -38,6 +39,7 @@ class Client:
     `async for packet in client` gives what arrives, as instances of the packet classes that `connect` was told of;
     it ends when the connection does, and raises `SessionClosedError` if that was not in order. Up to `max_queued`
     packets wait for it, then the connection is not read any further.
+    Locking rule: the thread of its loop only, but for `send_threadsafe()` and `call_soon()`.
     """
 
     def __init__(
@@ -64,6 +66,8 @@ class Client:
             self, loop, limits, codec, pool, self.dispatch.routes, self._ledger, logger, heartbeat=heartbeat
         )
         self.session = transports.session_type(self._context)
+        self._mailbox = self._context.mailbox
+        self._mailbox.open(loop, self._context.log, self._ledger)
         self._loop = loop
         self._max_queued = max_queued
         self._queue: deque[RawPacket] = deque()
@@ -99,6 +103,19 @@ class Client:
     ) -> bool:
         """Send a packet; arguments, result and errors as in `Session.send`."""
         return self.session.send(packet, body, sequence, header)
+
+    def send_threadsafe(
+        self, packet: RawPacket | int, body: ReadableBuffer = b"", sequence: int | None = None,
+        header: Mapping[str, int] | None = None,
+    ) -> bool:
+        """Send a packet from any thread; arguments, result and errors as in `Session.send_threadsafe`."""
+        return self.session.send_threadsafe(packet, body, sequence, header)
+
+    def call_soon(self, function: Callable[..., object], *arguments: Any) -> bool:
+        """Have `function(*arguments)` called in the thread of the client's loop; as `Server.call_soon`."""
+        if not callable(function):
+            raise errors.wrong_type("function", "callable", function)
+        return self._mailbox.put((function, arguments)) or self._mailbox.refuse()
 
     async def request(
         self, packet: RawPacket | int, body: ReadableBuffer = b"", *, header: Mapping[str, int] | None = None,
@@ -144,7 +161,8 @@ class Client:
         return packet
 
     async def close(self) -> None:
-        """End the connection in order and wait until it is gone."""
+        """End the connection in order and wait until it is gone. What other threads sent before still leaves."""
+        await self._mailbox.settle(self._context.limits.close_timeout)
         self.session.close()
         await self.wait_closed()
 
@@ -160,6 +178,7 @@ class Client:
 
     def session_closed(self, session: Session, reason: str) -> None:
         """Called when the connection is gone."""
+        self._mailbox.close()
         self._context.log.close()
         if not self._closed.done():
             self._closed.set_result(None)

@@ -209,5 +209,5 @@ def wrong_type(name: str, wanted: str, value: object) -> TypeError:
 def wrong_thread(owner: int, caller: int) -> WrongThreadError:
     return WrongThreadError(
         f"this session belongs to thread {owner} and was used from thread {caller}; "
-        "hand the call over with loop.call_soon_threadsafe()"
+        "hand it over: session.send_threadsafe(), room.broadcast_threadsafe() or server.call_soon(function, *args)"
     )

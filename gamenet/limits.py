@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_LARGEST_MAILBOX = 1 << 28  # what its ring can count where a pointer has 32 bits
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -58,12 +60,19 @@ class Limits:
     """Seconds of its rate that a session may use at once."""
     dispatch_budget: float | None = 0.005
     """Seconds that packets are dispatched in one turn of the loop; then sessions that have many wait for the next."""
+    max_mailbox: int = 65_536
+    """Calls and sends of other threads that wait for the loop; more are refused, and counted. A thread that sends as
+    fast as it can fills it in the tenth of a second that a handler may hold up the loop."""
     watchdog_timeout: float | None = 1.0
     """A callback that holds up a server's loop for this long is named in the log; a client has no watchdog."""
 
     def __post_init__(self) -> None:
-        for name in ("max_packet_size", "max_sessions", "max_read_buffer", "max_write_buffer", "high_watermark"):
+        for name in (
+            "max_packet_size", "max_sessions", "max_read_buffer", "max_write_buffer", "high_watermark", "max_mailbox",
+        ):
             self._at_least(name, 1)
+        if self.max_mailbox > _LARGEST_MAILBOX:
+            raise ValueError(f"max_mailbox {self.max_mailbox} is above {_LARGEST_MAILBOX}")
         self._at_least("low_watermark", 0)
         if self.low_watermark > self.high_watermark:
             raise ValueError(f"low_watermark {self.low_watermark} is above high_watermark {self.high_watermark}")

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from gamenet import errors
 from gamenet._core import HeaderCodec, RawPacket, broadcast
+from gamenet.loop_mailbox import LoopMailbox, broadcast_to
 from gamenet.session import Session
 
 if TYPE_CHECKING:
@@ -19,10 +20,14 @@ if TYPE_CHECKING:
 
 
 class SessionGroup:
-    """Sessions, set-like: `in`, `len()`, iteration (over those who are members when it starts), broadcast."""
+    """Sessions, set-like: `in`, `len()`, iteration (over those who are members when it starts), broadcast.
 
-    def __init__(self, codec: HeaderCodec) -> None:
+    Locking rule: the thread of the loop only, but for `broadcast_threadsafe()`.
+    """
+
+    def __init__(self, codec: HeaderCodec, mailbox: LoopMailbox | None = None) -> None:
         self._codec = codec
+        self._mailbox = LoopMailbox() if mailbox is None else mailbox
         self._members: list[Session] = []
         self._places: dict[Session, int] = {}
 
@@ -71,12 +76,30 @@ class SessionGroup:
         """
         return broadcast(self._members, self._codec, encode_frame(self._codec, packet, body, sequence), exclude)
 
+    def broadcast_threadsafe(
+        self,
+        packet: RawPacket | int,
+        body: ReadableBuffer = b"",
+        sequence: int = 0,
+        *,
+        exclude: Session | None = None,
+    ) -> bool:
+        """As `broadcast()`, from any thread: the bytes are taken now, and sent in the loop's thread to those who are
+        members then.
+
+        True if it was accepted; False, and counted, if the server does not run, or if `max_mailbox` calls and sends
+        wait. Errors as `broadcast()`.
+        """
+        frame = encode_frame(self._codec, packet, body, sequence)
+        item = broadcast_to, (self._members, self._codec, frame, exclude)
+        return self._mailbox.put(item) or self._mailbox.refuse()
+
 
 class Room(SessionGroup):
     """A named group. Sessions leave their rooms by themselves when they close."""
 
-    def __init__(self, codec: HeaderCodec, name: str) -> None:
-        super().__init__(codec)
+    def __init__(self, codec: HeaderCodec, name: str, mailbox: LoopMailbox | None = None) -> None:
+        super().__init__(codec, mailbox)
         self.name = name
 
     def __repr__(self) -> str:
@@ -98,8 +121,8 @@ class Room(SessionGroup):
 class SessionManager(SessionGroup):
     """Every session of a server, and its rooms. The server adds and removes them by itself."""
 
-    def __init__(self, codec: HeaderCodec) -> None:
-        super().__init__(codec)
+    def __init__(self, codec: HeaderCodec, mailbox: LoopMailbox | None = None) -> None:
+        super().__init__(codec, mailbox)
         self._by_id: dict[int, Session] = {}
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
 
@@ -111,7 +134,7 @@ class SessionManager(SessionGroup):
         """The room of this name; made on first use, gone when nobody is in it and nobody refers to it."""
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(self._codec, name)
+            room = self._rooms[name] = Room(self._codec, name, self._mailbox)
         return room
 
     def rooms(self) -> list[Room]:

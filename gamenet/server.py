@@ -15,6 +15,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any, Literal, TypeVar
 
+from gamenet import errors
 from gamenet._core import Ledger, PoolAllocator, codec_for
 from gamenet.admission import Admission, network_of
 from gamenet.backlog import SlowPolicies, SlowPolicy
@@ -24,6 +25,7 @@ from gamenet.heartbeat import Heartbeat, answer_heartbeats
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
 from gamenet.listener import Listener, Listening
+from gamenet.loop_mailbox import LoopMailbox
 from gamenet.manager import SessionManager
 from gamenet.packets import Packet
 from gamenet.reload import Hooks, reload_module
@@ -55,6 +57,8 @@ class Server:
     for the loop's own, `"fast"` for aiofastnet's, `"epoll"` for our own (Linux, no TLS), `"auto"` for the fastest
     that is there. All further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of
     range.
+
+    Locking rule: the thread of the loop only, but for `call_soon()`.
     """
 
     def __init__(
@@ -87,7 +91,8 @@ class Server:
         self._pool = PoolAllocator(self.limits.max_packet_size, max_blocks=self.limits.max_sessions)
         answer_heartbeats(heartbeat, self.dispatch, self._codec)
         self._ledger = Ledger()
-        self.sessions = SessionManager(self._codec)
+        self._mailbox = LoopMailbox(self.limits.max_mailbox, self.limits.dispatch_budget)
+        self.sessions = SessionManager(self._codec, self._mailbox)
         self._opened_hooks = Hooks()
         self._closed_hooks = Hooks()
         self._watchdog = Watchdog(
@@ -163,8 +168,23 @@ class Server:
         imported module of that name, `WrongThreadError` from another thread while the server runs.
         """
         if self._context is not None and self._thread != threading.get_ident():
-            raise WrongThreadError("reload() belongs into the thread of the server's loop: loop.call_soon_threadsafe()")
+            raise WrongThreadError(
+                "reload() belongs into the thread of the server's loop: server.call_soon(server.reload, module)"
+            )
         reload_module(module, (self.dispatch, self._opened_hooks, self._closed_hooks))
+
+    # -- from other threads
+
+    def call_soon(self, function: Callable[..., object], *arguments: Any) -> bool:
+        """Have `function(*arguments)` called in the thread of the server's loop, in this thread's order. Any thread
+        may call it, and nobody waits: the loop is woken once for a batch of calls.
+
+        True if it was accepted. False, and counted, if the server does not run, or if `max_mailbox` calls and sends
+        wait. What the function raises is logged and counted as a handler error. `TypeError` if it is not callable.
+        """
+        if not callable(function):
+            raise errors.wrong_type("function", "callable", function)
+        return self._mailbox.put((function, arguments)) or self._mailbox.refuse()
 
     # -- running
 
@@ -194,6 +214,7 @@ class Server:
             self._slow_policies,
             self.heartbeat,
             self.dispatch.requires_login,
+            self._mailbox,
         )
         transports = choose_server(self.transport, loop, self.ssl is not None)
         new_session = partial(transports.session_type, context)
@@ -203,6 +224,7 @@ class Server:
             self._listener = await self._listen(transports, loop, host, port, new_session)
         self._context = context
         self._thread = threading.get_ident()
+        self._mailbox.open(loop, context.log, self._ledger)
         self._watchdog.start(loop)
         self._listener.start()
 
@@ -252,9 +274,10 @@ class Server:
         return int(self.addresses[0][1])
 
     async def stop(self, timeout: float | None = None) -> None:
-        """Stop: accept nobody, abort TLS handshakes, let handlers finish and every session's output leave for
-        `timeout` seconds (default: `close_timeout`), abort the rest, and return when the last one is closed. Does
-        nothing if it is not running.
+        """Stop: accept nobody, abort TLS handshakes, carry out what other threads handed over before, let handlers
+        finish and every session's output leave for `timeout` seconds (default: `close_timeout`), abort the rest, and
+        return when the last one is closed. Does nothing if it is not running. What threads handed over and was not
+        carried out is counted in `stats()["mailbox"]["discarded"]`.
 
         It goes on when whoever awaits it is cancelled, so a handler may stop its own server: that one is not waited
         for. A second call waits for the first. `ValueError` for a timeout below 0.
@@ -270,17 +293,22 @@ class Server:
             await asyncio.shield(self._stopping)
 
     async def _drain(self, listener: Listening, seconds: float, caller: asyncio.Future[Any] | None) -> None:
+        loop = asyncio.get_running_loop()
+        end_at = loop.time() + seconds
+        await self._mailbox.settle(seconds)
+        left = max(0.0, end_at - loop.time())
         for session in self.sessions:
             end = session.close if session.is_run_by(caller) else session.finish
-            end(CloseReason.SERVER_STOPPED, timeout=seconds or None)
+            end(CloseReason.SERVER_STOPPED, timeout=left or None)
         await listener.wait_closed()
-        if not await self._wait_closed(seconds):
+        if not await self._wait_closed(left):
             for session in [*self.sessions, *self._closing]:
                 session.abort(CloseReason.SERVER_STOPPED)
             await self._wait_closed(None)
         self._watchdog.stop()
         if self._context is not None:
             await _end_handlers(self._context.tasks)
+            self._mailbox.close()
             self._context.log.close()
         self._context = self._stopping = None
 
@@ -367,7 +395,8 @@ class Server:
         """The ledger, as a plain dict of its own.
 
         Between two turns of the loop `bytes_in == bytes_dispatched + bytes_rejected + bytes_discarded +
-        bytes_buffered`. Counts are since the server was made; `sessions`, `connecting` (TLS handshakes in
+        bytes_buffered`, and of `mailbox`, what other threads handed over, `accepted == delivered + discarded +
+        waiting`. Counts are since the server was made; `sessions`, `connecting` (TLS handshakes in
         progress), `bytes_buffered` and `pool` are of now.
         """
         ledger = self._ledger
@@ -400,6 +429,7 @@ class Server:
             "handler_errors": ledger.handler_errors,
             "sends_refused": ledger.sends_refused,
             "blocked": self._watchdog.blocked,
+            "mailbox": self._mailbox.stats(),
             "bytes_in": ledger.bytes_in,
             "bytes_dispatched": ledger.bytes_dispatched,
             "bytes_rejected": ledger.bytes_rejected,

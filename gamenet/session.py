@@ -12,7 +12,7 @@ import itertools
 import logging
 import math
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -22,6 +22,7 @@ from gamenet._core import (
     Ledger,
     PoolAllocator,
     RateBucket,
+    RawPacket,
     Receiver,
     Route,
     RouteTable,
@@ -36,10 +37,13 @@ from gamenet.heartbeat import Heartbeat
 from gamenet.layout import Layout
 from gamenet.limits import Limits
 from gamenet.logs import LimitedLogger
+from gamenet.loop_mailbox import LoopMailbox, send_frame_to
 from gamenet.timer import LoopTimer, clock_of, fine_clock_of
 from gamenet.unacknowledged import unacknowledged
 
 if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
     from gamenet.manager import Room
 
 _HOLD_HANDLER = 1  # reading pauses: too much waits behind a suspended handler
@@ -87,6 +91,7 @@ class SessionContext:
         slow_policies: SlowPolicies | None = None,
         heartbeat: Heartbeat | None = None,
         login_required: bool = False,
+        mailbox: LoopMailbox | None = None,
     ) -> None:
         self.owner = owner
         self.loop = loop
@@ -109,6 +114,7 @@ class SessionContext:
         self.slow_policies = SlowPolicies() if slow_policies is None else slow_policies
         self.heartbeat = heartbeat
         self.login_required = login_required
+        self.mailbox = LoopMailbox(limits.max_mailbox, limits.dispatch_budget) if mailbox is None else mailbox
         self.tasks: set[asyncio.Future[Any]] = set()  # handlers that wait
         for watcher in context_watchers:
             watcher(self)
@@ -129,7 +135,7 @@ class SessionContext:
 
 class Session(Stream, asyncio.Protocol):
     """One connected peer. `data` is the user's own object; `id` is unique in this process; `peername` is the
-    address as the transport gives it. A session is used from its loop's thread only.
+    address as the transport gives it. Locking rule: the thread of its loop only, but for `send_threadsafe()`.
     """
 
     __slots__ = (
@@ -258,6 +264,23 @@ class Session(Stream, asyncio.Protocol):
     def is_run_by(self, task: asyncio.Future[Any] | None) -> bool:
         """Whether `task` is its handler that waits."""
         return task is not None and self._task is task
+
+    def send_threadsafe(
+        self,
+        packet: RawPacket | int,
+        body: ReadableBuffer = b"",
+        sequence: int | None = None,
+        header: Mapping[str, int] | None = None,
+    ) -> bool:
+        """As `send()`, from any thread: the bytes are taken now and sent in the loop's thread, in this thread's order.
+
+        True if they were accepted; if the session is closed when their turn comes they are discarded, and counted.
+        False, and counted, if it is closed already, or if `max_mailbox` calls and sends wait. Errors as `send()`.
+        """
+        codec = self.codec
+        frame = frame_of(codec, packet, body, sequence, header)
+        mailbox = self._context.mailbox
+        return (self.is_open and mailbox.put((send_frame_to, (self, codec, frame)))) or mailbox.refuse()
 
     # -- ending
 
@@ -716,6 +739,24 @@ class BufferedSession(Session, asyncio.BufferedProtocol):
     """A session for loops that read into memory of ours: one buffer for all of them, and no copy."""
 
     __slots__ = ()
+
+
+def frame_of(
+    codec: HeaderCodec,
+    packet: RawPacket | int,
+    body: ReadableBuffer = b"",
+    sequence: int | None = None,
+    header: Mapping[str, int] | None = None,
+) -> bytes:
+    """A whole packet as bytes; arguments and errors as in `Session.send`. Any thread: a codec never changes."""
+    if isinstance(packet, RawPacket):
+        if body != b"":
+            raise TypeError("a packet brings its own body")
+        sequence = packet.sequence if sequence is None else sequence
+        if header is None and codec.has_extras:
+            header = codec.extras_of(packet)
+        return codec.frame(packet.packet_id, packet.body, sequence, header)
+    return codec.frame(packet, body, 0 if sequence is None else sequence, header)
 
 
 def handler_task_name(session_id: object, packet_id: object) -> str:

@@ -166,6 +166,16 @@ def test_a_missing_file_is_named(tmp_path):
         read_rows(tmp_path / "results.json")
 
 
+@both_twins
+def test_calls_from_threads_are_measured_on_every_loop(capsys):
+    from bench.threads import BASELINE, main
+
+    main(items=50, rounds=1)
+    table = capsys.readouterr().out.split("\n\n")[1].splitlines()
+    assert table[0] == f"| loop | {BASELINE} | Mailbox.put | server.call_soon |"
+    assert table[2].startswith("| asyncio | ")
+
+
 def run_report(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["bench.report", *map(str, arguments)])
     report.main()

@@ -15,7 +15,7 @@ LAYERS = [
         "limits", "logs", "admission", "timeouts", "declaration", "packets", "backlog", "reload", "dispatch",
         "heartbeat", "decoder",
     ],
-    ["timer", "unacknowledged", "deadlines", "session", "manager", "watchdog", "handler_times"],
+    ["timer", "loop_mailbox", "unacknowledged", "deadlines", "session", "manager", "watchdog", "handler_times"],
     ["transports"],
     ["listener"],
     ["server", "client", "run"],

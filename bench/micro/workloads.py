@@ -8,6 +8,7 @@ from bench.micro.operations import (
     delimiter,
     header,
     ledger,
+    mailbox,
     outbox,
     packet,
     pool,
@@ -35,4 +36,5 @@ WORKLOADS: list[Workload] = [
     *ledger.WORKLOADS,
     *rate.WORKLOADS,
     *turns.WORKLOADS,
+    *mailbox.WORKLOADS,
 ]

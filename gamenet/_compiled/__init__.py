@@ -6,6 +6,7 @@ from gamenet._compiled.codec import Field, Struct, TypedPacket
 from gamenet._compiled.delimiter import DelimiterCodec, codec_for
 from gamenet._compiled.header import HeaderCodec, PacketHeader
 from gamenet._compiled.ledger import Ledger
+from gamenet._compiled.mailbox import Mailbox
 from gamenet._compiled.outbox import Outbox
 from gamenet._compiled.packet import RawPacket
 from gamenet._compiled.pool import Block, PoolAllocator
@@ -23,6 +24,7 @@ __all__ = [
     "FlushQueue",
     "HeaderCodec",
     "Ledger",
+    "Mailbox",
     "Outbox",
     "PacketBuffer",
     "PacketHeader",

@@ -31,7 +31,10 @@ cdef enum:
 
 
 cdef class RunSender:
-    """Who answers a batch: the stream, which lies above this module."""
+    """Who answers a batch: the stream, which lies above this module.
+
+    Locking rule: the thread of the loop only.
+    """
 
     cdef bint send_run(self, Batch batch) except -1:
         raise NotImplementedError
@@ -42,6 +45,7 @@ cdef class Batch:
     """A run of consecutive packets of one id, as a batch handler gets it.
 
     Iterating or indexing gives packets of the handler's class; they, the batch and its columns may be kept.
+    Locking rule: the thread of the loop; one that was kept may be read in any other, one at a time.
     """
 
     __class_getitem__ = classmethod(GenericAlias)
@@ -270,7 +274,10 @@ cdef RawPacket reusable(RawPacket packet):
 
 
 cdef class BatchIterator:
-    """The packets of a batch, in order."""
+    """The packets of a batch, in order.
+
+    Locking rule: one thread at a time.
+    """
 
     def __iter__(self):
         return self
@@ -285,7 +292,10 @@ cdef class BatchIterator:
 
 @cython.no_gc
 cdef class Column:
-    """What a column's memoryview shows: read-only items at equal distances."""
+    """What a column's memoryview shows: read-only items at equal distances.
+
+    Locking rule: it never changes; any thread may look at it.
+    """
 
     def __getbuffer__(self, Py_buffer* view, int flags):
         cdef bint is_packed = self.stride == self.itemsize

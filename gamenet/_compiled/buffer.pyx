@@ -27,6 +27,7 @@ cdef class PacketBuffer:
     that cannot be true raises `InvalidPacketError` from the iteration, then and ever after, for nobody knows where
     the next packet starts; `clear()` starts anew. `ValueError` if the pool's blocks are smaller than
     `max_packet_size`.
+    Locking rule: one thread at a time; others hand their bytes to it.
     """
 
     def __init__(self, HeaderCodec codec=None, PoolAllocator pool=None):

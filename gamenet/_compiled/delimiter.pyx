@@ -38,6 +38,7 @@ cdef class DelimiterCodec(HeaderCodec):
     """Finds and writes the ends of packets; their headers have no bytes, their ids and sequence numbers are 0.
 
     `ValueError` if `max_packet_size` does not hold a delimiter.
+    Locking rule: it never changes; any thread may use it.
     """
 
     def __cinit__(self, *values, **named):

@@ -74,6 +74,7 @@ cdef class HeaderCodec:
     cdef Py_ssize_t step(self, Py_ssize_t gathered, const uint8_t* data, Py_ssize_t left) noexcept
     cdef int check_ending(self, const uint8_t* end) except -1
     cdef int check_body(self, const uint8_t* body, Py_ssize_t size) except -1
+    cdef bytes join(self, packet_id, const uint8_t* body, Py_ssize_t size, sequence, extras)
     cdef Py_ssize_t write(
         self, uint8_t* out, uint64_t packet_id, Py_ssize_t body_size, uint64_t sequence, object extras
     ) except -1

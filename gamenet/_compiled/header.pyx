@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from gamenet._compiled.packet cimport as_number
 
@@ -28,7 +28,10 @@ cdef uint64_t HUGE_SIZE = <uint64_t>1 << 62
 
 
 class PacketHeader(NamedTuple):
-    """A header as read: `packet_size` is the whole packet in bytes, whatever the wire counts."""
+    """A header as read: `packet_size` is the whole packet in bytes, whatever the wire counts.
+
+    Locking rule: it never changes; any thread may use it.
+    """
 
     packet_id: int
     packet_size: int
@@ -112,7 +115,8 @@ cdef int read_varint(const uint8_t* data, Py_ssize_t available, FieldSpec* field
 cdef class HeaderCodec:
     """Parses and encodes headers of one layout under one `max_packet_size` (bytes of the whole packet).
 
-    Immutable, so any thread may use it. `ValueError` if `max_packet_size` is outside what the layout allows.
+    `ValueError` if `max_packet_size` is outside what the layout allows.
+    Locking rule: it never changes; any thread may use it.
     """
 
     def __cinit__(self, *values, **named):  # until it is initialised it refuses everything
@@ -364,10 +368,23 @@ cdef class HeaderCodec:
         PyObject_GetBuffer(body, &view, PyBUF_SIMPLE)
         try:
             self.check_body(<const uint8_t*>view.buf, view.len)
-            encoded = self.encode(packet_id, view.len, sequence, header)
-            return b"".join((encoded, PyBytes_FromStringAndSize(<const char*>view.buf, view.len), self.ending))
+            return self.join(packet_id, <const uint8_t*>view.buf, view.len, sequence, header)
         finally:
             PyBuffer_Release(&view)
+
+    cdef bytes join(self, packet_id, const uint8_t* body, Py_ssize_t size, sequence, extras):
+        cdef uint8_t header[MAX_HEADER]
+        cdef uint64_t id_number = as_number("packet_id", packet_id)
+        cdef uint64_t sequence_number = as_number("sequence", sequence)
+        cdef Py_ssize_t header_size = self.write(header, id_number, size, sequence_number, extras)
+        cdef Py_ssize_t ending_size = PyBytes_GET_SIZE(self.ending)
+        cdef bytes frame = PyBytes_FromStringAndSize(NULL, header_size + size + ending_size)
+        cdef char* out = PyBytes_AS_STRING(frame)
+        memcpy(out, header, header_size)
+        if size:
+            memcpy(out + header_size, body, size)
+        memcpy(out + header_size + size, PyBytes_AS_STRING(self.ending), ending_size)
+        return frame
 
     cdef int check_body(self, const uint8_t* body, Py_ssize_t size) except -1:
         """`ValueError` if the layout could not tell where this body ends."""

@@ -11,4 +11,5 @@ cdef class Ledger:
 
     `pumping` is the `id()` of the stream whose packets are handled right now (0: none's), `packet_id` that of the
     packet: numbers and no references, so that a watchdog may read them in another thread.
+    Locking rule: written in the thread of the loop only; who reads it elsewhere may see it in the middle of a chunk.
     """

@@ -14,7 +14,10 @@ from gamenet._compiled.header cimport MAX_HEADER, BookHeader, write_book, writes
 from gamenet._compiled.packet cimport as_number
 
 cdef class Outbox:
-    """Appends packets, and hands them out as few large chunks."""
+    """Appends packets, and hands them out as few large chunks.
+
+    Locking rule: one thread at a time.
+    """
 
     def __init__(self, HeaderCodec codec=None, PoolAllocator pool=None):
         self.wire = HeaderCodec() if codec is None else codec

@@ -33,6 +33,7 @@ cdef class RateBucket:
     part free. So a session may send `packets_per_second` empty packets, or `bytes_per_second` in few large ones, or a
     mix. What is taken may be more than is there: then `is_spent` is true until it came in again. `ValueError` for a
     rate or a burst that is not above 0.
+    Locking rule: the thread of the loop only.
     """
 
     def __init__(self, packets_per_second, bytes_per_second, double burst=1.0, double now=0.0):

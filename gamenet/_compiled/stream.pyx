@@ -63,6 +63,7 @@ cdef class DirectTransport:
     """A transport that takes bytes from where they lie: one whose code lies above this module.
 
     What goes wrong is told to the protocol as asyncio's transports do, and not raised.
+    Locking rule: the thread of the loop only.
     """
 
     cdef int write_memory(self, const uint8_t* data, Py_ssize_t size) except -1:
@@ -79,7 +80,10 @@ cdef class DirectTransport:
 
 
 cdef class FlushQueue:
-    """The streams that sent something in this turn; `call_soon(callback)` brings the turn's end."""
+    """The streams that sent something in this turn; `call_soon(callback)` brings the turn's end.
+
+    Locking rule: the thread of the loop only.
+    """
 
     def __init__(self, call_soon):
         self.call_soon = call_soon
@@ -111,6 +115,7 @@ cdef class Stream(RunSender):
     than `high_watermark` bytes call `on_backlog()` and more than `max_write_buffer` bytes `on_overflow()`.
     `max_read_buffer` bytes may wait while a handler is suspended, then `on_read_full()` is called. When `turns` says
     that the turn of the loop has had its time `on_yield()` is called, and the rest waits for `go_on()`.
+    Locking rule: the thread that called `attach()`; sending elsewhere raises. Any may read `is_open` and `codec`.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ cdef class TurnQueue:
 
     `call_soon(callback)` brings the next turn, `clock()` gives seconds, and should tell microseconds apart. A budget of
     `inf` is never used up.
+    Locking rule: the thread of the loop only.
     """
 
     def __init__(self, call_soon, clock, double budget=0.005):

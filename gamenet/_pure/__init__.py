@@ -6,6 +6,7 @@ from gamenet._pure.codec import Field, Struct, TypedPacket
 from gamenet._pure.delimiter import DelimiterCodec, codec_for
 from gamenet._pure.header import HeaderCodec, PacketHeader
 from gamenet._pure.ledger import Ledger
+from gamenet._pure.mailbox import Mailbox
 from gamenet._pure.outbox import Outbox
 from gamenet._pure.packet import RawPacket
 from gamenet._pure.pool import Block, PoolAllocator
@@ -23,6 +24,7 @@ __all__ = [
     "FlushQueue",
     "HeaderCodec",
     "Ledger",
+    "Mailbox",
     "Outbox",
     "PacketBuffer",
     "PacketHeader",

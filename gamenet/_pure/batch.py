@@ -25,7 +25,10 @@ MAX_PACKETS = 4096
 
 
 class RunSender(Protocol):
-    """Who answers a batch: the stream, which lies above this module."""
+    """Who answers a batch: the stream, which lies above this module.
+
+    Locking rule: the thread of the loop only.
+    """
 
     def _send_run(self, batch: Batch[Any]) -> bool: ...
 
@@ -34,6 +37,7 @@ class Batch(Generic[PacketT]):
     """A run of consecutive packets of one id, as a batch handler gets it.
 
     Iterating or indexing gives packets of the handler's class; they, the batch and its columns may be kept.
+    Locking rule: the thread of the loop; one that was kept may be read in any other, one at a time.
     """
 
     __slots__ = ("_codec", "_packet_id", "_packet_type", "_sender", "_source", "_starts")

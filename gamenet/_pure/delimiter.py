@@ -21,6 +21,7 @@ class DelimiterCodec(HeaderCodec):
     """Finds and writes the ends of packets; their headers have no bytes, their ids and sequence numbers are 0.
 
     `ValueError` if `max_packet_size` does not hold a delimiter.
+    Locking rule: it never changes; any thread may use it.
     """
 
     __slots__ = ("_delimiter", "_strip")

@@ -24,7 +24,10 @@ _STRUCT_CODES = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 class PacketHeader(NamedTuple):
-    """A header as read: `packet_size` is the whole packet in bytes, whatever the wire counts."""
+    """A header as read: `packet_size` is the whole packet in bytes, whatever the wire counts.
+
+    Locking rule: it never changes; any thread may use it.
+    """
 
     packet_id: int
     packet_size: int
@@ -34,7 +37,8 @@ class PacketHeader(NamedTuple):
 class HeaderCodec:
     """Parses and encodes headers of one layout under one `max_packet_size` (bytes of the whole packet).
 
-    Immutable, so any thread may use it. `ValueError` if `max_packet_size` is outside what the layout allows.
+    `ValueError` if `max_packet_size` is outside what the layout allows.
+    Locking rule: it never changes; any thread may use it.
     """
 
     __slots__ = (

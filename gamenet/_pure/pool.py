@@ -109,6 +109,7 @@ class Block:
     """`pool.block_size` bytes, from `acquire()` until `release()` or until nobody refers to the block any more.
 
     Supports the buffer protocol (writable). While a view of it exists the block cannot be released: `BufferError`.
+    Locking rule: one thread at a time; the pool itself may be shared.
     """
 
     __slots__ = ("__weakref__", "_memory", "_pool")

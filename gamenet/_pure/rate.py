@@ -29,6 +29,7 @@ class RateBucket:
     part free. So a session may send `packets_per_second` empty packets, or `bytes_per_second` in few large ones, or a
     mix. What is taken may be more than is there: then `is_spent` is true until it came in again. `ValueError` for a
     rate or a burst that is not above 0.
+    Locking rule: the thread of the loop only.
     """
 
     __slots__ = ("_burst", "_per_byte", "_per_packet", "_refilled", "credit")
