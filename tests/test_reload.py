@@ -328,7 +328,7 @@ async def test_another_thread_is_refused(net, modules):
     thread = threading.Thread(target=reload)
     thread.start()
     thread.join()
-    assert raised == ["reload() belongs into the thread of the server's loop: loop.call_soon_threadsafe()"]
+    assert raised == ["reload() belongs into the thread of the server's loop: server.call_soon(server.reload, module)"]
 
 
 def test_a_wrapper_is_put_around_every_handler(gamenet):
