@@ -296,7 +296,10 @@ class _End(asyncio.Protocol):
             if self._transport is not None and self.shaper.held < self._capacity:
                 self._transport.resume_reading()
         elif piece is Ending.EOF:
-            target.write_eof()
+            try:
+                target.write_eof()
+            except OSError:  # that side was reset, and the loop has not seen it yet
+                target.abort()
             self.link.ended()
         elif piece is Ending.RESET:
             self.link.reset()
