@@ -13,12 +13,12 @@ LAYERS = [
     ["_core"],
     [
         "limits", "logs", "admission", "timeouts", "declaration", "packets", "backlog", "reload", "dispatch",
-        "heartbeat", "decoder",
+        "heartbeat", "decoder", "backoff",
     ],
-    ["timer", "deadlines", "session", "manager", "watchdog", "handler_times"],
+    ["timer", "deadlines", "session", "manager", "watchdog", "handler_times", "client_states"],
     ["transports"],
     ["listener"],
-    ["server", "client", "run"],
+    ["server", "client", "reconnect", "run"],
     ["metrics", "testing"],
     ["demo", "cli", "__main__"],
 ]
