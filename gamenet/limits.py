@@ -48,6 +48,18 @@ class Limits:
     """Bytes up to which it is one no longer."""
     max_write_buffer: int = 1_048_576
     """Bytes that wait for a slow receiver before it is aborted."""
+    link_timeout: float | None = 15.0
+    """With `resume`: how long a connection may be silent, asked twice, before it counts as lost. Half-dead
+    connections of mobile players are many, and the seat is kept anyway."""
+    resume_timeout: float = 30.0
+    """With `resume`: how long a seat is kept for a peer that lost its connection: a change of cell or a tunnel, and
+    two or three attempts to come back."""
+    max_resume_buffer: int = 65_536
+    """With `resume`: bytes that were sent and not acknowledged before a session waits; also what it may send per round
+    trip. What is sent meanwhile waits as for any slow receiver, up to `max_write_buffer`."""
+    max_seats_away: int = 1000
+    """With `resume`: seats kept for peers that are away; above, the one that was lost first is given up. Each
+    may hold `max_resume_buffer` and `max_write_buffer`."""
     max_packets_per_second: float | None = None
     """Packets of cost 1 that a session may send; see `Server(rate_exceeded=)`."""
     max_bytes_per_second: float | None = None
@@ -62,6 +74,8 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("max_packet_size", "max_sessions", "max_read_buffer", "max_write_buffer", "high_watermark"):
             self._at_least(name, 1)
+        self._at_least("max_resume_buffer", 16_384)  # twice what is received before it is acknowledged
+        self._at_least("max_seats_away", 1)
         self._at_least("low_watermark", 0)
         if self.low_watermark > self.high_watermark:
             raise ValueError(f"low_watermark {self.low_watermark} is above high_watermark {self.high_watermark}")
@@ -69,11 +83,12 @@ class Limits:
             self._at_least("max_sessions_per_address", 1)
         for name in (
             "idle_timeout", "assembly_timeout", "login_timeout", "write_timeout", "handler_timeout",
-            "watchdog_timeout", "max_packets_per_second", "max_bytes_per_second", "max_accepts_per_second",
+            "watchdog_timeout", "link_timeout", "max_packets_per_second", "max_bytes_per_second",
+            "max_accepts_per_second",
         ):
             if getattr(self, name) is not None:
                 self._above_zero(name)
-        for name in ("handshake_timeout", "close_timeout", "rate_burst", "dispatch_budget"):
+        for name in ("handshake_timeout", "close_timeout", "resume_timeout", "rate_burst", "dispatch_budget"):
             self._above_zero(name)
 
     def _above_zero(self, name: str) -> None:

@@ -11,11 +11,13 @@ import random
 import ssl as ssl_module
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gamenet._core import RawPacket
 from gamenet.backoff import Backoff, delays_of
 from gamenet.client import Client, connect_deadline, logger
+from gamenet.client_seat import ClientSeat
 from gamenet.client_states import Closed, Connected, Connecting, GivenUp, Lost, State, StateFeed, States, Waiting
 from gamenet.errors import CloseReason, SessionClosedError
 from gamenet.heartbeat import Heartbeat
@@ -62,7 +64,13 @@ class ReconnectingClient(Client):
 
     `on_state(state)` is called with each state, as `states()` iterates over them. `rng` gives the jitter. All else is
     as in `gamenet.connect`; with a `heartbeat`, `idle_timeout` is three of its intervals unless it is given, so that a
-    peer that vanished without a word is noticed. `ValueError`, naming it, for what is out of range.
+    peer that vanished without a word is noticed.
+
+    `resume=True`, for servers that have it, too: the session outlives its connections. What was sent and not received
+    is sent again, what was received is not; requests go on; `greet()` is for new sessions only. A later
+    `Connected(resumed=False)` says that the server did not know the session any more, and that this one is new.
+
+    `ValueError`, naming it, for what is out of range.
     """
 
     def __init__(
@@ -83,6 +91,7 @@ class ReconnectingClient(Client):
         queue_size: int = QUEUE_SIZE,
         greet: Greet | None = None,
         on_state: Callable[[State], object] | None = None,
+        resume: bool = False,
         rng: random.Random | None = None,
         **limits: Any,
     ) -> None:
@@ -112,6 +121,11 @@ class ReconnectingClient(Client):
         self._feed = StateFeed()
         self._task: asyncio.Task[None] | None = None
         self._lost: asyncio.Future[str] | None = None  # the end of the connection that lives now
+        self._gone: asyncio.Future[None] | None = None  # the end of the session
+        self._seat = (
+            ClientSeat(self._loop, self._context.limits, self._begin_session, self._end_link) if resume else None
+        )
+        self._has_greeted = False
         self._end_reason: str | None = None
         self._attempts = self._connections = self._losses = self._resumptions = 0
 
@@ -143,8 +157,8 @@ class ReconnectingClient(Client):
                 task.cancel()
                 await asyncio.wait([task])
             self.session.close()
-            if self._lost is not None:
-                await asyncio.wait([self._lost])
+            if self._gone is not None:
+                await asyncio.wait([self._gone])
         finally:
             self.session.abort()
             self._finish(CloseReason.CLOSED, Closed())
@@ -214,7 +228,7 @@ class ReconnectingClient(Client):
     def _may_send(self) -> bool:
         if not self.session.is_open:
             return False
-        return isinstance(self.state, Connected) or asyncio.current_task() is self._task  # that is `greet()`
+        return self._has_greeted or asyncio.current_task() is self._task  # that is `greet()`
 
     def _frame(
         self, packet: RawPacket | int, body: ReadableBuffer, sequence: int | None, header: Mapping[str, int] | None
@@ -278,18 +292,43 @@ class ReconnectingClient(Client):
 
     async def _connect(self) -> bool:
         """Make a connection and greet; whether it went on with what was before."""
-        session = self.session = self._new_session()
-        self._lost = None
+        self._lost = self._loop.create_future()
         try:
-            await self._transports.create_connection(lambda: session, self.host, self.port, ssl=self._ssl)
+            if await self._connect_below():
+                return True
             if self._greet is not None:
                 await self._greet(self)
         except BaseException:
-            session.abort()
+            if not self._has_greeted:  # else there is a session that may still be resumed
+                self.session.abort()
             raise
+        self._has_greeted = True
         return False
 
+    async def _connect_below(self) -> bool:
+        """Make a connection; whether the session that was there goes on over it."""
+        create = partial(self._transports.create_connection, host=self.host, port=self.port, ssl=self._ssl)
+        if self._seat is not None:
+            return await self._seat.connect(create)
+        session = self._begin_session()
+        await create(lambda: session)
+        return False
+
+    def _begin_session(self) -> Session:
+        """A new session, after the end of the one before."""
+        if self.session.is_open:
+            self.session.abort(CloseReason.SEAT_UNKNOWN)
+            self._end_requests(CloseReason.SEAT_UNKNOWN)
+        self._has_greeted = False
+        self.session = self._new_session()
+        return self.session
+
+    def _end_link(self, reason: str) -> None:
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(reason)
+
     def _give_up(self, error: Exception) -> None:
+        self.session.abort("given_up")
         self._finish("given_up", GivenUp(error))
 
     def _finish(self, reason: str, state: Closed | GivenUp) -> None:
@@ -325,13 +364,15 @@ class ReconnectingClient(Client):
         """Called when a connection was made."""
         if session is not self.session or self._end_reason is not None:
             return session.abort()
-        self._lost = self._loop.create_future()
+        self._gone = self._loop.create_future()
         if len(self._queue) >= self._max_queued:
             session.suspend()
 
     def session_closed(self, session: Session, reason: str) -> None:
         """Called when a connection is gone."""
         if session is self.session:
+            self._has_greeted = False
             self._end_requests(reason)
-            if self._lost is not None and not self._lost.done():
-                self._lost.set_result(reason)
+            self._end_link(reason)
+            if self._gone is not None and not self._gone.done():
+                self._gone.set_result(None)

@@ -27,6 +27,7 @@ from gamenet.listener import Listener, Listening
 from gamenet.manager import SessionManager
 from gamenet.packets import Packet
 from gamenet.reload import Hooks, reload_module
+from gamenet.seats import Seats
 from gamenet.session import Session, SessionContext
 from gamenet.transports import TransportName, Transports, check_name, choose_server
 from gamenet.transports.acceptors import Tls
@@ -53,8 +54,9 @@ class Server:
     `max_bytes_per_second`: `"wait"` reads no further until the session has credit again, `"reject"` counts and goes
     on, `"close"` ends the session. `heartbeat`: pings that are answered below the handlers. `transport`: `"asyncio"`
     for the loop's own, `"fast"` for aiofastnet's, `"epoll"` for our own (Linux, no TLS), `"auto"` for the fastest
-    that is there. All further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of
-    range.
+    that is there. `resume`: sessions outlive their connections, see docs/client.md; clients must ask for it, too, and
+    "auto" does not take "epoll". All further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for
+    one out of range.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Server:
         rate_exceeded: Literal["wait", "reject", "close"] = "wait",
         heartbeat: Heartbeat | None = None,
         transport: TransportName | Transports = "auto",
+        resume: bool = False,
         **limits: Any,
     ) -> None:
         _check_policy("unknown_packets", unknown_packets, ("reject", "close"))
@@ -81,6 +84,11 @@ class Server:
         self.rate_exceeded: Literal["wait", "reject", "close"] = rate_exceeded
         self.heartbeat = heartbeat
         self.transport: TransportName | Transports = transport
+        if resume and transport == "epoll":
+            raise ValueError("transport 'epoll' knows sessions only: with resume take 'auto', 'fast' or 'asyncio'")
+        self.resume = resume
+        self._seats: Seats | None = None
+        self._seat_counts: Counter[str] = Counter()
         self.dispatch = DispatchTable()
         self._slow_policies = SlowPolicies()
         self._codec = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
@@ -91,6 +99,8 @@ class Server:
         self.sessions = SessionManager(self._codec)
         self._opened_hooks = Hooks()
         self._closed_hooks = Hooks()
+        self._away_hooks = Hooks()
+        self._resumed_hooks = Hooks()
         self._watchdog = Watchdog(
             self.limits.watchdog_timeout, self._ledger, lambda: [*self.sessions, *self._closing], logger
         )
@@ -150,6 +160,16 @@ class Server:
         self._closed_hooks.add(hook)
         return hook
 
+    def on_away(self, hook: OpenedT) -> OpenedT:
+        """Decorator: `hook(session)` is called when a session that can be resumed has lost its connection."""
+        self._away_hooks.add(hook)
+        return hook
+
+    def on_resumed(self, hook: OpenedT) -> OpenedT:
+        """Decorator: `hook(session)` is called when such a session has a connection again, and has lost nothing."""
+        self._resumed_hooks.add(hook)
+        return hook
+
     def reload(self, module: ModuleType | str) -> None:
         """Run a module's source again, and change everything it registers with this server in one step.
 
@@ -163,7 +183,12 @@ class Server:
         """
         if self._context is not None and self._thread != threading.get_ident():
             raise WrongThreadError("reload() belongs into the thread of the server's loop: loop.call_soon_threadsafe()")
-        reload_module(module, (self.dispatch, self._opened_hooks, self._closed_hooks))
+        reload_module(module, self._registries)
+
+    @property
+    def _registries(self) -> tuple[DispatchTable | Hooks, ...]:
+        hooks = self._opened_hooks, self._closed_hooks, self._away_hooks, self._resumed_hooks
+        return self.dispatch, *hooks
 
     # -- running
 
@@ -194,8 +219,13 @@ class Server:
             self.heartbeat,
             self.dispatch.requires_login,
         )
-        transports = choose_server(self.transport, loop, self.ssl is not None)
-        new_session = partial(transports.session_type, context)
+        transports = choose_server(self.transport, loop, self.ssl is not None or self.resume)
+        new_session: Callable[[], Any] = partial(transports.session_type, context)
+        if self.resume:
+            hooks = partial(self._call_all, self._away_hooks), partial(self._call_all, self._resumed_hooks)
+            shared = self.limits, context.log, self._admission, self._seat_counts
+            self._seats = Seats(loop, *shared, new_session, *hooks)
+            new_session = self._seats.new_link
         if transports.listen is not None:
             self._listener = transports.listen(host, port, new_session)
         else:
@@ -267,6 +297,8 @@ class Server:
             await asyncio.shield(self._stopping)
 
     async def _drain(self, listener: Listening, seconds: float) -> None:
+        if self._seats is not None:
+            self._seats.close()
         for session in self.sessions:
             session.finish(CloseReason.SERVER_STOPPED)
         await listener.wait_closed()
@@ -350,6 +382,10 @@ class Server:
             values = str(session.peername), str(why), str(error) or type(error).__name__
             self._context.log.log(logging.INFO, "%s never became a session: %s: %s", *values)
 
+    def _call_all(self, hooks: Hooks, session: Session) -> None:
+        for hook in hooks:
+            self._call(hook, session)
+
     def _call(self, hook: Callable[..., Any], session: Session, *values: object) -> None:
         try:
             hook(session, *values)
@@ -369,6 +405,7 @@ class Server:
         ledger = self._ledger
         return {
             "sessions": len(self.sessions),
+            "seats": {} if self._seats is None else self._seats.stats(),
             "accepted": self._accepted,
             "connecting": 0 if self._listener is None else self._listener.connecting,
             "refused": dict(self._admission.refused),

@@ -13,10 +13,10 @@ LAYERS = [
     ["_core"],
     [
         "limits", "logs", "admission", "timeouts", "declaration", "packets", "backlog", "reload", "dispatch",
-        "heartbeat", "decoder", "backoff",
+        "heartbeat", "decoder", "backoff", "resume",
     ],
     ["timer", "deadlines", "session", "manager", "watchdog", "handler_times", "client_states"],
-    ["transports"],
+    ["transports", "resumable", "seats", "client_seat"],
     ["listener"],
     ["server", "client", "reconnect", "run"],
     ["metrics", "testing"],

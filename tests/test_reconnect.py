@@ -7,12 +7,7 @@ import ssl
 from contextlib import asynccontextmanager
 
 import pytest
-
-
-def run(gamenet, main):
-    """`main()` in virtual time."""
-    with asyncio.Runner(loop_factory=gamenet.testing.VirtualTimeLoop) as runner:
-        return runner.run(main())
+from virtual import names, run
 
 
 @asynccontextmanager
@@ -33,10 +28,6 @@ def client_of(gamenet, net, **options):
     client = gamenet.ReconnectingClient("127.0.0.1", 4000, transport=net.transports, **options)
     client.seen = states
     return client
-
-
-def names(states):
-    return [type(state).__name__ for state in states]
 
 
 def test_it_connects_asks_and_ends(gamenet):
