@@ -611,6 +611,7 @@ def test_a_reader_that_does_not_read_holds_up_the_sender_and_no_ack(gamenet):
                 await asyncio.sleep(5)
                 answers = [(await anext(client)).sequence for _ in range(3000)]
                 assert answers == list(range(500)) * 6
+                await asyncio.sleep(5)
                 assert got == list(range(3000))
 
     run(gamenet, main)
