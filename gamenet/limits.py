@@ -74,7 +74,7 @@ class Limits:
     def __post_init__(self) -> None:
         for name in ("max_packet_size", "max_sessions", "max_read_buffer", "max_write_buffer", "high_watermark"):
             self._at_least(name, 1)
-        self._at_least("max_resume_buffer", 16_384)  # twice what is received before it is acknowledged
+        self._at_least("max_resume_buffer", 16_384)  # eight times what is received before it is acknowledged
         self._at_least("max_seats_away", 1)
         self._at_least("low_watermark", 0)
         if self.low_watermark > self.high_watermark:

@@ -252,6 +252,7 @@ class Link(asyncio.Protocol):
         self._loop = loop
         self._timeout = limits.link_timeout
         self._reader = new_reader(pool)
+        self._gathered: list[bytes] = []  # of the records of one chunk
         self._is_read_paused = False
         self._last_heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -286,6 +287,7 @@ class Link(asyncio.Protocol):
                 self._take(packet)
                 if self.reason is not None:
                     return
+            self._hand_over()
         except InvalidPacketError as error:
             self._violated(error)
 
@@ -360,8 +362,12 @@ class Link(asyncio.Protocol):
             owner.open()
         kind = packet.packet_id
         if kind == DATA:
-            owner.data(packet.body)
-        elif kind == Ack._id:
+            self._gathered.append(packet.body)
+            return
+        self._hand_over()
+        if self.owner is None:
+            return
+        if kind == Ack._id:
             owner.acknowledged(read_ack(packet))
         elif kind == PING:
             self.write(owner.stream.ack())
@@ -369,6 +375,13 @@ class Link(asyncio.Protocol):
             owner.ended()
         else:
             raise InvalidPacketError(f"record {kind} is none that can be here")
+
+    def _hand_over(self) -> None:
+        """Give the owner what a chunk brought for it, in one piece."""
+        if self._gathered:
+            gathered, self._gathered = self._gathered, []
+            if self.owner is not None:
+                self.owner.data(gathered[0] if len(gathered) == 1 else b"".join(gathered))
 
     def _violated(self, error: InvalidPacketError) -> None:
         owner = self.owner

@@ -30,12 +30,13 @@ from gamenet.packets import Packet
 VERSION = 1
 MAGIC = b"gnr\n"
 
-MAX_DATA = 16_384
-"""Bytes of a session in one record: as in TLS, so that what follows need not wait long for a record to be whole."""
+MAX_DATA = 1024
+"""Bytes of a session in one record: a link of 250 bytes a second brings one whole in 4 seconds, before the
+`assembly_timeout` of what is in it has passed."""
 
-ACK_EVERY = 8_192
-"""Bytes that are received before they are acknowledged: 12 bytes for 8,192. A sender's `max_resume_buffer` must be
-larger, or both would wait for ever."""
+ACK_EVERY = 2048
+"""Bytes that are received before they are acknowledged: 12 bytes for 2,048. A sender's `max_resume_buffer` is larger,
+or both would wait for ever; and on that same link it hears of progress within its `write_timeout`."""
 
 SECRET_SIZE = 16
 

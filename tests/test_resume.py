@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import ssl
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -107,12 +108,12 @@ def test_an_ack_is_due_at_its_size_and_not_below(resume):
 
 def test_large_writes_become_several_records(resume):
     stream = resume.ResumableStream()
-    data = bytes(range(256)) * 200
+    data = bytes(range(256)) * 13
     reader = resume.new_reader(resume.new_pool(1))
     reader.feed(stream.sending(data))
     bodies = [packet.body for packet in reader]
     assert b"".join(bodies) == data
-    assert [len(body) for body in bodies] == [16_384, 16_384, 16_384, 2048]
+    assert [len(body) for body in bodies] == [1024, 1024, 1024, 256]
 
 
 def test_secrets(resume):
@@ -727,6 +728,81 @@ async def test_ten_thousand_packets_over_sockets(net, until):
         await reading
     assert asked == heard == list(range(1, PACKETS + 1))
     assert server.stats()["accepted"] == 1
+
+
+async def test_over_tls(net, until):
+    gamenet, trustme = net.gamenet, pytest.importorskip("trustme")
+    authority = trustme.CA()
+    theirs, ours = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(theirs)
+    authority.configure_trust(ours)
+    server = await net.server(ssl=theirs, resume=True, transport="auto" if net.transport == "epoll" else net.transport)
+    server.on(1)(lambda session, packet: session.reply(packet))
+    async with gamenet.testing.ChaosProxy("127.0.0.1", server.port) as proxy:
+        options = {"transport": net.transport, "backoff": [0.01] * 1000, "resume": True, "ssl": ours}
+        async with gamenet.ReconnectingClient("127.0.0.1", proxy.port, **options) as client:
+            await client.connected()
+            for turn in range(4):
+                (proxy.cut if turn % 2 else proxy.reset)()
+                client.send(1, bytes([turn]))
+                assert (await asyncio.wait_for(anext(client), 20)).body == bytes([turn])
+            assert client.stats()["resumed"] >= 1
+        await until(lambda: not server.sessions)
+    assert server.stats()["accepted"] == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slow_links_and_attempts_that_come_too_late(gamenet, seed):
+    """Connections drip and stall, and attempts are cut off by their own deadline, also behind the WELCOME."""
+
+    async def main():
+        rng = random.Random(seed)
+        options = {"max_resume_buffer": 16_384, "link_timeout": 0.5}
+        async with world(gamenet, **options) as (net, server):
+            heard, asked = [], []
+
+            def disturb(state):
+                net.to_server = net.to_client = None
+                if isinstance(state, gamenet.Connecting) and client.stats()["attempts"] <= 200:
+                    for way in ("to_server", "to_client"):
+                        setattr(net, way, gamenet.testing.chaos(**slowness(rng)))
+
+            @server.on(2)
+            def handler(session, packet):
+                asked.append(packet.sequence)
+                session.send(3, packet.body, packet.sequence)
+
+            async def read():
+                async for packet in client:
+                    heard.append(packet.sequence)
+
+            client = client_of(gamenet, net, on_state=disturb, connect_timeout=0.05, link_timeout=0.5)
+            async with client:
+                reading = asyncio.ensure_future(read())
+                await client.connected()
+                for n in range(2000):
+                    assert client.send(2, bytes(rng.randrange(60)), n)
+                    if not n % 10:
+                        await asyncio.sleep(0.02)
+                while len(heard) < 2000:
+                    await asyncio.sleep(0.1)
+            await reading
+            assert asked == heard == list(range(2000))
+            assert server.stats()["accepted"] == 1
+
+    run(gamenet, main)
+
+
+def slowness(rng):
+    """What may happen to a direction of the next connection: at least 6 KB a second get through."""
+    settings = {"seed": rng.random()}
+    if rng.random() < 0.7:
+        settings["drip"] = rng.randrange(60, 200), rng.choice((0.004, 0.01))
+    if rng.random() < 0.4:
+        settings["stall"] = rng.randrange(3000), rng.choice((0.03, 0.2, 2.0))
+    if rng.random() < 0.4:
+        settings[rng.choice(("reset", "half_close"))] = rng.randrange(3000)
+    return settings
 
 
 def test_epoll_cannot_resume(gamenet):
