@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gamenet
+from bench.memory.kinds import KINDS
+from bench.memory.states import STATES
 from bench.micro.workloads import WORKLOADS
 from bench.net.modes import MODES
 from bench.net.peer import PEERS
@@ -25,6 +27,17 @@ generator, and nothing runs. Rounds in which the host or other programs took too
 share of its turn that a server had its core: one far below 100 % waited for the generator.
 """
 
+MEMORY_EPILOG = """\
+Every figure has servers of its own. The clients are plain sockets in this process, so that only the server's memory
+(VmRSS) is read: before and after so many sessions came, each time when the server says that all of them are in the
+state and its garbage is collected. "of that waits" is what the server itself counts as waiting: bytes that arrived and
+were not dispatched, or were sent and not taken by the system. The kernel's memory, socket buffers first of all, is not
+counted. What each figure consists of, and which limit bounds it: docs/memory.md.
+"""
+
+
+NEEDS_LINUX = {"net": "its load generator uses epoll", "memory": "it reads a process's memory from /proc"}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -34,6 +47,8 @@ def main() -> None:
     about_micro = "single operations, pure against compiled (about half a minute)"
     _add_micro(commands.add_parser("micro", help=about_micro, epilog=MICRO_EPILOG))
     _add_net(commands.add_parser("net", help="servers over loopback (under 5 minutes; Linux)", epilog=NET_EPILOG))
+    about_memory = "bytes per session in every state (about 5 minutes; Linux)"
+    _add_memory(commands.add_parser("memory", help=about_memory, epilog=MEMORY_EPILOG))
     options = parser.parse_args()
     if gamenet.backend != "compiled":
         sys.exit("this gamenet is not built; build it in this checkout with: pip install -e '.[bench]'")
@@ -42,11 +57,15 @@ def main() -> None:
 
         run_micro(options.rounds, options.only, options.table, options.plot)
     elif sys.platform != "linux":
-        sys.exit("bench net needs Linux: its load generator uses epoll")
-    else:
+        sys.exit(f"bench {options.command} needs Linux: {NEEDS_LINUX[options.command]}")
+    elif options.command == "net":
         from bench.net.run import main as run_net
 
         run_net(options.rounds, options.seconds, options.mode, options.peer, options.plot)
+    else:
+        from bench.memory.run import main as run_memory
+
+        run_memory(options.sessions, options.rounds, options.loop, options.state, options.transport)
 
 
 def _add_micro(micro: argparse.ArgumentParser) -> None:
@@ -74,6 +93,22 @@ def _add_net(net: argparse.ArgumentParser) -> None:
         + "; ".join(peer.name for peer in PEERS),
     )
     net.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the tables too (needs matplotlib)")
+
+
+def _add_memory(memory: argparse.ArgumentParser) -> None:
+    memory.add_argument("--sessions", type=_positive(int), default=1000, help="sessions per figure (default: 1000)")
+    memory.add_argument("--rounds", type=_positive(int), default=3, help="servers per figure (default: 3)")
+    memory.add_argument("--loop", choices=["uvloop", "asyncio"], default="uvloop", help="(default: uvloop)")
+    memory.add_argument(
+        "--transport", action="append", choices=[kind.name for kind in KINDS], metavar="NAME",
+        help="measure this server only; may be given more than once (default: all): "
+        + "; ".join(kind.name for kind in KINDS),
+    )
+    memory.add_argument(
+        "--state", action="append", choices=[state.name for state in STATES], metavar="NAME",
+        help="measure this state only; may be given more than once (default: all): "
+        + "; ".join(state.name for state in STATES),
+    )
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:

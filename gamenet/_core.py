@@ -51,6 +51,7 @@ Route = twin.Route
 RouteTable = twin.RouteTable
 Stream = twin.Stream
 Struct = twin.Struct
+TurnQueue = twin.TurnQueue
 TypedPacket = twin.TypedPacket
 broadcast = twin.broadcast
 codec_for = twin.codec_for

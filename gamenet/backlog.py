@@ -10,8 +10,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from gamenet import errors
 from gamenet._core import HeaderCodec, Ledger
 from gamenet.packets import Packet, packet_id_of
+
+FRAME_COST = 256
+"""Bytes that a waiting frame takes beside its own: it is an object, and has its place in one or two tables."""
 
 SlowPolicy = Literal["disconnect", "drop_oldest", "drop_newest", "keep_latest"]
 
@@ -38,6 +42,8 @@ class SlowPolicies:
         """
         if policy not in get_args(SlowPolicy):
             raise ValueError(f"policy is {policy!r}, not one of {', '.join(get_args(SlowPolicy))}")
+        if not isinstance(packet, type | int):
+            raise errors.wrong_type("packet", "a packet class or a packet id", packet)
         names = (key,) if isinstance(key, str) else key
         if names and policy != "keep_latest":
             raise ValueError(f"a key is for 'keep_latest', not for {policy!r}")
@@ -69,28 +75,32 @@ class Backlog:
         self._policies = policies
         self._limit = limit
         self._ledger = ledger
-        self._count = 0
-        self._frames: OrderedDict[int, bytes] = OrderedDict()
-        self._old: OrderedDict[int, None] = OrderedDict()  # those that may be dropped
-        self._latest: dict[object, int] = {}
+        self._count = 0  # of frames so far: their numbers, and keys of those that only another frame can replace
+        self._frames: OrderedDict[object, bytes] = OrderedDict()
+        self._old: OrderedDict[int, None] = OrderedDict()  # numbers of those that may be dropped
 
     def __len__(self) -> int:
         return len(self._frames)
 
+    @property
+    def held_size(self) -> int:
+        """Bytes of memory that the frames take, about: many small ones take far more than they bring."""
+        return self.size + FRAME_COST * len(self._frames)
+
     def add(self, codec: HeaderCodec, frame: bytes) -> bool:
         """Add whole packets; False if they were left out."""
-        packet_id, body_start, _, packet_size = codec.locate(frame)
-        rule = self._policies.rule_of(packet_id) if packet_size == len(frame) else None
+        self._count += 1
+        key: object = self._count
+        rule, packet_id, body = self._look_into(codec, frame)
         if rule is not None and rule.policy == "drop_newest" and self.size + len(frame) > self._limit:
             self._ledger.dropped_newest += 1
             return False
-        self._count += 1
-        if rule is not None and rule.policy == "keep_latest":
-            body = frame[body_start:]
-            self._replace((packet_id, *(body[part] for part in rule.key)))
-        elif rule is not None and rule.policy == "drop_oldest":
+        if rule is not None and rule.policy == "drop_oldest":
             self._old[self._count] = None
-        self._frames[self._count] = frame
+        elif rule is not None and rule.policy == "keep_latest":
+            key = (packet_id, *(body[part] for part in rule.key))
+            self._drop_elder(key)
+        self._frames[key] = frame
         self.size += len(frame)
         self._make_room()
         return True
@@ -100,19 +110,28 @@ class Backlog:
         taken: list[bytes] = []
         size = 0
         while self._frames and size < max_size:
-            number, frame = self._frames.popitem(last=False)
-            self._old.pop(number, None)
+            key, frame = self._frames.popitem(last=False)
+            if isinstance(key, int):
+                self._old.pop(key, None)
             size += len(frame)
             taken.append(frame)
         self.size -= size
         return taken
 
-    def _replace(self, key: object) -> None:
-        elder = self._latest.get(key)
-        if elder is not None and elder in self._frames:
-            self.size -= len(self._frames.pop(elder))
+    def _look_into(self, codec: HeaderCodec, frame: bytes) -> tuple[_Rule | None, int, bytes]:
+        """The rule for a frame, the packet's id and its body; no rule for several packets, or what is none."""
+        try:
+            packet_id, start, end, packet_size = codec.locate(frame)
+        except (ValueError, errors.InvalidPacketError):
+            return None, 0, b""
+        rule = self._policies.rule_of(packet_id) if packet_size == len(frame) else None
+        return rule, packet_id, frame[start:end] if rule is not None and rule.key else b""
+
+    def _drop_elder(self, key: object) -> None:
+        elder = self._frames.pop(key, None)
+        if elder is not None:
+            self.size -= len(elder)
             self._ledger.dropped_latest += 1
-        self._latest[key] = self._count
 
     def _make_room(self) -> None:
         while self.size > self._limit and self._old:

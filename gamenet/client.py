@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gamenet._core import Ledger, PoolAllocator, RawPacket, codec_for
 from gamenet.dispatch import DispatchTable
 from gamenet.errors import CloseReason, SessionClosedError
-from gamenet.heartbeat import Heartbeat
+from gamenet.heartbeat import Heartbeat, answer_heartbeats
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
 from gamenet.packets import Packet
@@ -58,8 +58,7 @@ class Client:
         loop = asyncio.get_running_loop()
         codec = codec_for(layout, min(limits.max_packet_size, layout.max_packet_size))
         pool = PoolAllocator(limits.max_packet_size)
-        if heartbeat is not None:
-            heartbeat.register(self.dispatch, codec)
+        answer_heartbeats(heartbeat, self.dispatch, codec)
         self._ledger = Ledger()
         self._context = SessionContext(
             self, loop, limits, codec, pool, self.dispatch.routes, self._ledger, logger, heartbeat=heartbeat

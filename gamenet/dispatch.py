@@ -110,10 +110,12 @@ class DispatchTable(Registry):
         self._current.set(packet_id, _Entry(route, route, None))
 
     def require_login(self, *packets: type[Packet] | int) -> None:
-        """Dispatch only these packets, and heartbeats, of sessions that are not logged in. `TypeError` for none."""
+        """Dispatch only these packets, and heartbeats, of sessions that are not logged in. `TypeError` for none, or
+        what is no packet class or id.
+        """
         if not packets:
             raise TypeError("require_login() needs the packets by which a session logs in")
-        self._before_login |= frozenset(map(packet_id_of, packets))
+        self._before_login |= frozenset(operator.index(packet_id_of(packet)) for packet in packets)
         for packet_id in self._before_login:
             entry = self._current.entries.get(packet_id)
             if entry is not None and not entry.route.before_login:

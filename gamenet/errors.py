@@ -186,6 +186,10 @@ def number_does_not_fit(name: str, value: object, lowest: float, highest: float)
     return ValueError(f"{name} {value} is outside {lowest} to {highest}")
 
 
+def not_above_zero(name: str, value: object) -> ValueError:
+    return ValueError(f"{name} {value} is not above 0")
+
+
 def text_does_not_fit(name: str, held: int, size: int) -> ValueError:
     return ValueError(f"{name} takes {size} bytes, got {held}")
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Sizes in bytes, times in seconds; None switches a time limit off. `ValueError`, naming the limit, if it is
-    out of range.
+    """Sizes in bytes, times in seconds; None switches off what has None in its type. `ValueError`, naming the limit,
+    if it is out of range.
     """
 
     max_packet_size: int = 8192
@@ -35,9 +35,10 @@ class Limits:
     login_timeout: float | None = 20.0
     """How long a session may take to log in, where `Server.require_login()` asks for it."""
     write_timeout: float | None = 15.0
-    """How long a peer may take nothing of what waits for it."""
+    """How long a peer may take nothing of what waits for it; noticed within twice that."""
     handler_timeout: float | None = 60.0
-    """How long an `async def` handler may take before it is cancelled: its session waits for it."""
+    """How long an `async def` handler may take before it is cancelled: its session waits for it. One that then goes
+    on for as long again costs its session."""
     close_timeout: float = 5.0
     """How long a closing session may take to hand over what it still has to send, before it is aborted."""
     max_read_buffer: int = 65_536
@@ -47,7 +48,8 @@ class Limits:
     low_watermark: int = 16_384
     """Bytes up to which it is one no longer."""
     max_write_buffer: int = 1_048_576
-    """Bytes that wait for a slow receiver before it is aborted."""
+    """Bytes that wait for a slow receiver before it is aborted. One turn may send 16 times as much to a peer that had
+    taken everything: it had no chance yet. Under a slow policy each packet counts 256 more."""
     link_timeout: float | None = 15.0
     """With `resume`: how long a connection may be silent, asked twice, before it counts as lost. Half-dead
     connections of mobile players are many, and the seat is kept anyway."""
@@ -66,8 +68,8 @@ class Limits:
     """Bytes that a session may send, in the same bucket as its packets."""
     rate_burst: float = 1.0
     """Seconds of its rate that a session may use at once."""
-    dispatch_budget: float = 0.005
-    """Seconds that the packets of one session may take in one turn of the loop, before the others have theirs."""
+    dispatch_budget: float | None = 0.005
+    """Seconds that packets are dispatched in one turn of the loop; then sessions that have many wait for the next."""
     watchdog_timeout: float | None = 1.0
     """A callback that holds up a server's loop for this long is named in the log; a client has no watchdog."""
 
@@ -84,16 +86,16 @@ class Limits:
         for name in (
             "idle_timeout", "assembly_timeout", "login_timeout", "write_timeout", "handler_timeout",
             "watchdog_timeout", "link_timeout", "max_packets_per_second", "max_bytes_per_second",
-            "max_accepts_per_second",
+            "max_accepts_per_second", "dispatch_budget",
         ):
             if getattr(self, name) is not None:
                 self._above_zero(name)
-        for name in ("handshake_timeout", "close_timeout", "resume_timeout", "rate_burst", "dispatch_budget"):
+        for name in ("handshake_timeout", "close_timeout", "resume_timeout", "rate_burst"):
             self._above_zero(name)
 
     def _above_zero(self, name: str) -> None:
         value = getattr(self, name)
-        if not value > 0:
+        if value is None or not value > 0:
             unit = "" if name.endswith("per_second") else " seconds"
             raise ValueError(f"{name} {value} is not above 0{unit}")
 

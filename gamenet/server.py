@@ -20,7 +20,7 @@ from gamenet.admission import Admission, network_of
 from gamenet.backlog import SlowPolicies, SlowPolicy
 from gamenet.dispatch import DispatchTable, HandlerT
 from gamenet.errors import CloseReason, WrongThreadError
-from gamenet.heartbeat import Heartbeat
+from gamenet.heartbeat import Heartbeat, answer_heartbeats
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
 from gamenet.listener import Listener, Listening
@@ -93,8 +93,7 @@ class Server:
         self._slow_policies = SlowPolicies()
         self._codec = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
         self._pool = PoolAllocator(self.limits.max_packet_size, max_blocks=self.limits.max_sessions)
-        if heartbeat is not None:
-            heartbeat.register(self.dispatch, self._codec)
+        answer_heartbeats(heartbeat, self.dispatch, self._codec)
         self._ledger = Ledger()
         self.sessions = SessionManager(self._codec)
         self._opened_hooks = Hooks()
@@ -134,9 +133,11 @@ class Server:
         """Dispatch only these packets of a session, until a handler sets `session.is_logged_in = True`.
 
         Others are rejected and counted; after `login_timeout` seconds the session is closed. For sessions that open
-        from the next `start()` on.
+        from now on.
         """
         self.dispatch.require_login(*packets)
+        if self._context is not None:
+            self._context.login_required = True
 
     def when_slow(
         self, packet: type[Packet] | int, policy: SlowPolicy, *, key: str | tuple[str, ...] = ()
@@ -285,22 +286,25 @@ class Server:
         `timeout` seconds (default: `close_timeout`), abort the rest, and return when the last one is closed. Does
         nothing if it is not running.
 
-        It goes on when whoever awaits it is cancelled, so a handler may stop its own server. A second call waits for
-        the first.
+        It goes on when whoever awaits it is cancelled, so a handler may stop its own server: that one is not waited
+        for. A second call waits for the first. `ValueError` for a timeout below 0.
         """
+        seconds = self.limits.close_timeout if timeout is None else timeout
+        if not seconds >= 0:
+            raise ValueError(f"timeout {seconds} is below 0 seconds")
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()
-            seconds = self.limits.close_timeout if timeout is None else timeout
-            self._stopping = asyncio.ensure_future(self._drain(listener, seconds))
+            self._stopping = asyncio.ensure_future(self._drain(listener, seconds, asyncio.current_task()))
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
 
-    async def _drain(self, listener: Listening, seconds: float) -> None:
+    async def _drain(self, listener: Listening, seconds: float, caller: asyncio.Future[Any] | None) -> None:
         if self._seats is not None:
             self._seats.close()
         for session in self.sessions:
-            session.finish(CloseReason.SERVER_STOPPED)
+            end = session.close if session.is_run_by(caller) else session.finish
+            end(CloseReason.SERVER_STOPPED, timeout=seconds or None)
         await listener.wait_closed()
         if not await self._wait_closed(seconds):
             for session in [*self.sessions, *self._closing]:
@@ -339,7 +343,7 @@ class Server:
 
     def session_opened(self, session: Session) -> None:
         """Called by a session whose connection was made."""
-        if self._listener is None and self._context is not None:
+        if self._stopping is not None or not session.is_of(self._context):  # a TLS handshake outlives its listener
             return self._refuse(session, CloseReason.SERVER_STOPPED)
         if session.network is None:  # it came by no listener of ours, as those of a transport in memory do
             network = network_of(session.peername)

@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import itertools
 import logging
+import math
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -25,6 +26,7 @@ from gamenet._core import (
     Route,
     RouteTable,
     Stream,
+    TurnQueue,
     codec_for,
 )
 from gamenet.backlog import Backlog, SlowPolicies
@@ -34,7 +36,8 @@ from gamenet.heartbeat import Heartbeat
 from gamenet.layout import Layout
 from gamenet.limits import Limits
 from gamenet.logs import LimitedLogger
-from gamenet.timer import LoopTimer, clock_of
+from gamenet.timer import LoopTimer, clock_of, fine_clock_of
+from gamenet.unacknowledged import unacknowledged
 
 if TYPE_CHECKING:
     from gamenet.manager import Room
@@ -47,6 +50,10 @@ _HOLD_END = 16  # it ends when its handler has finished
 _HOLD_LINK = 32  # its link was lost, and another may come
 
 _PIECE = 65_536  # bytes of a backlog that are handed over at once: what lies in the transport cannot be left out
+
+_MAX_BURST = 16  # times `max_write_buffer`, sent in one turn to a peer that had taken everything before
+
+_TLS_QUEUE = 16_384  # bytes; uvloop keeps the handshake's last ones until we read, and they are no backlog
 
 _ids = itertools.count(1)
 
@@ -93,6 +100,8 @@ class SessionContext:
         self.timer = LoopTimer(loop)
         self.clock = clock_of(loop)
         self.flush_queue = FlushQueue(loop.call_soon)
+        budget = limits.dispatch_budget
+        self.turns = TurnQueue(loop.call_soon, fine_clock_of(loop), math.inf if budget is None else budget)
         self.receiver = Receiver()
         self._codecs = {codec.layout: codec}
         self.unknown_packets = unknown_packets
@@ -126,18 +135,23 @@ class Session(Stream, asyncio.Protocol):
 
     __slots__ = (
         "__weakref__",
+        "_burst",
         "_context",
+        "_credit_timer",
         "_deadlines",
-        "_end_reason",
+        "_end",
         "_eof",
         "_holds",
         "_idle_timeout",
+        "_is_halted",
+        "_is_overdue",
+        "_is_queued",
         "_rooms",
         "_running",
         "_socket_transport",
         "_stuck",
+        "_suspended_at",
         "_task",
-        "_turn",
         "close_reason",
         "data",
         "id",
@@ -159,18 +173,23 @@ class Session(Stream, asyncio.Protocol):
             limits.max_write_buffer,
             context.receiver,
             limits.high_watermark,
-            limits.dispatch_budget,
+            context.turns,
         )
         self._context = context
         self._socket_transport: asyncio.Transport | None = None
         self._deadlines = SessionDeadlines(context.timer)
         self._idle_timeout = limits.idle_timeout
-        self._stuck = (0.0, 0)  # since when nothing was taken, and of how many bytes that wait
+        self._stuck = (0.0, (0, 0))  # since when nothing was taken, and of how many bytes here and in the system
         self._task: asyncio.Future[Any] | None = None
-        self._running = (0, 0.0)  # the packet id of the handler that waits, and since when
-        self._turn: asyncio.Handle | None = None
+        self._running: int | None = None  # the packet id of the `async def` handler that runs
+        self._suspended_at = 0.0
+        self._is_overdue = False  # that handler was cancelled: its time was over
+        self._is_halted = False  # by `suspend()`
+        self._credit_timer: asyncio.TimerHandle | None = None
+        self._is_queued = False  # for the next turn
         self._holds = 0
-        self._end_reason: str | None = None
+        self._burst: int | None = 0  # bytes; None while the turn that sends them lasts
+        self._end: tuple[str, float | None] | None = None  # how to close when the handler has finished
         self._eof = False
         self.id = next(_ids)
         self.data: Any = None
@@ -233,40 +252,50 @@ class Session(Stream, asyncio.Protocol):
         if self.is_open:
             self._deadlines.watch("idle", seconds, self._last_heard, self._on_idle)
 
+    def is_of(self, context: SessionContext | None) -> bool:
+        """Whether it was made for this context."""
+        return self._context is context
+
+    def is_run_by(self, task: asyncio.Future[Any] | None) -> bool:
+        """Whether `task` is its handler that waits."""
+        return task is not None and self._task is task
+
     # -- ending
 
-    def finish(self, reason: str = CloseReason.CLOSED) -> None:
-        """As `close()`, but a handler that waits may finish first, and its answers still leave.
+    def finish(self, reason: str = CloseReason.CLOSED, *, timeout: float | None = None) -> None:
+        """As `close()`, but an `async def` handler that runs may finish first, and its answers still leave.
 
         Nothing more is dispatched; `handler_timeout` limits the wait.
         """
         self.check_thread()
-        if self._task is None:
-            self.close(reason)
-        elif self._end_reason is None and self.close_reason is None:
-            self._end_reason = str(reason)
+        _check_timeout(timeout)
+        if self._running is None:
+            self.close(reason, timeout=timeout)
+        elif self._end is None and self.close_reason is None:
+            self._end = str(reason), timeout
             self._hold_reading(_HOLD_END)
 
-    def close(self, reason: str = CloseReason.CLOSED) -> None:
-        """End the session in order: what was sent still leaves, for up to `close_timeout` seconds.
+    def close(self, reason: str = CloseReason.CLOSED, *, timeout: float | None = None) -> None:
+        """End the session in order: what was sent still leaves, for up to `timeout` seconds (None: `close_timeout`).
 
         Nothing more is dispatched, not even what arrived already, and nothing more can be sent. Closing again does
-        nothing. `reason` is a `CloseReason` or a text of your own; `stats()` counts each.
+        nothing. `reason` is a `CloseReason` or a text of your own; `stats()` counts each. `ValueError` for a timeout
+        that is not above 0.
         """
         self.check_thread()
+        _check_timeout(timeout)
         if self.close_reason is not None:
             return
         self.close_reason = str(reason)
-        if isinstance(self.backlog, Backlog):
-            self.send_waiting(self.backlog.take(self.backlog.size))
-            self.backlog = None
         self.drain_to_transport()
+        self.backlog = None
         self.shut()
         if self._socket_transport is not None:
+            self._release_reading(self._holds)  # TLS waits for the peer's farewell
             self._socket_transport.close()
             self._deadlines.lift_all()
-            started = self._now()
-            self._deadlines.watch("close", self._context.limits.close_timeout, lambda: started, self._drop)
+            started, seconds = self._now(), timeout or self._context.limits.close_timeout
+            self._deadlines.watch("close", seconds, lambda: started, self._drop)
 
     def abort(self, reason: str = CloseReason.CLOSED) -> None:
         """End the session at once; what was not sent yet is lost."""
@@ -274,6 +303,7 @@ class Session(Stream, asyncio.Protocol):
         if self.close_reason is None:
             self.close_reason = str(reason)
         self.shut()
+        self._deadlines.lift_all()
         self._drop()
 
     def _drop(self) -> None:
@@ -288,7 +318,7 @@ class Session(Stream, asyncio.Protocol):
         # what accept() gave stands where the transport does not know: the peer may have reset the connection since
         self.peername = transport.get_extra_info("peername") or self.peername
         # what the system does not take at once waits in our outbox: there it is counted, and may be left out
-        transport.set_write_buffer_limits(high=1, low=0)
+        transport.set_write_buffer_limits(high=_TLS_QUEUE if self._is_tls() else 1, low=0)
         self.attach(transport)
         self._deadlines.watch("idle", self._idle_timeout, self._last_heard, self._on_idle)
         self._watch_by_option()
@@ -307,14 +337,19 @@ class Session(Stream, asyncio.Protocol):
     def eof_received(self) -> bool | None:
         if self.awaits_turn and self._is_tls():
             self._dispatch_rest()  # over TLS a peer's end is the end of both ways
-        if (self.is_suspended or self.awaits_turn) and self.is_open:
+        is_waiting = self.is_suspended or (self.awaits_turn and self.inbox_size)
+        if is_waiting and self.is_open and not self._is_tls():
             self._eof = True  # its packets are answered first
             return True
         self._close_at_eof()
         return None
 
     def _close_at_eof(self) -> None:
-        self.close(CloseReason.INCOMPLETE_PACKET if self.inbox_size else CloseReason.PEER_CLOSED)
+        self.close(self._reason_of_eof())
+
+    def _reason_of_eof(self) -> CloseReason:
+        is_in_packet = self.inbox_size and not self.is_suspended and not self.awaits_turn
+        return CloseReason.INCOMPLETE_PACKET if is_in_packet else CloseReason.PEER_CLOSED
 
     def _is_tls(self) -> bool:
         transport = self._socket_transport
@@ -322,17 +357,17 @@ class Session(Stream, asyncio.Protocol):
 
     def _dispatch_rest(self) -> None:
         while self.awaits_turn and self.is_open and not self._holds & _HOLD_RATE:
-            self._cancel_turn()
             self.go_on()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.close_reason is None:
-            self.close_reason = str(CloseReason.PEER_CLOSED if error is None else CloseReason.NETWORK_ERROR)
+            self.close_reason = str(self._reason_of_eof() if error is None else CloseReason.NETWORK_ERROR)
         if error is not None:
             level = logging.DEBUG if isinstance(error, ConnectionError) else logging.WARNING
             self._log(level, "connection lost: %s", str(error) or type(error).__name__)
         self._deadlines.lift_all()
-        self._cancel_turn()
+        if self._credit_timer is not None:
+            self._credit_timer.cancel()
         self.detach()
         self._socket_transport = None
         self.is_closed = True
@@ -345,7 +380,10 @@ class Session(Stream, asyncio.Protocol):
         context = self._context
         if self.backlog is None and context.slow_policies and self.is_open:
             self.backlog = Backlog(context.slow_policies, context.limits.high_watermark, context.ledger)
-        self._stuck = (self._now(), self.unsent_size - self.outbox_size)
+        if self._burst == 0:
+            self._burst = None
+            context.loop.call_soon(self._end_burst)
+        self._stuck = (self._now(), self._left_to_take())
         self._deadlines.watch("write", context.limits.write_timeout, self._last_taken, self._on_stuck)
         if self.unsent_size > context.limits.high_watermark:
             self.on_backlog()
@@ -357,15 +395,55 @@ class Session(Stream, asyncio.Protocol):
             self.send_waiting(backlog.take(_PIECE))
         if not self.is_write_paused:
             self.backlog = None
-        if self.unsent_size <= self._context.limits.low_watermark:
-            self._release_reading(_HOLD_WRITING)
+        unsent = self.unsent_size
+        if not unsent:
+            self._burst = 0
+        if self._holds & _HOLD_WRITING and unsent <= self._context.limits.low_watermark:
+            self._go_on_after_writing()
+
+    def _end_burst(self) -> None:
+        self._burst = self.unsent_size
+
+    def _go_on_after_writing(self) -> None:
+        if self.awaits_turn and not self.inbox_size:
+            self.go_on()
+        elif self.awaits_turn:
+            self._hold_reading(_HOLD_TURN)
+            self._await_turn()
+        self._release_reading(_HOLD_WRITING)
+
+    def suspend(self) -> None:
+        """Dispatch nothing until `resume_reading()`; arriving bytes wait. Handlers that run do not change that."""
+        self._is_halted = True
+        self._stop_dispatching()
 
     def resume_reading(self) -> None:
-        """After `suspend()`: go on with the packets that waited, and read again."""
-        self.resume()
+        """After `suspend()`: go on with the packets that waited, and read again; an `async def` handler that runs
+        finishes first.
+        """
+        self._is_halted = False
+        if self._running is None:
+            self._dispatch_again()
+
+    def resume(self) -> None:
+        """The same as `resume_reading()`."""
+        self.resume_reading()
+
+    def _stop_dispatching(self) -> None:
         if not self.is_suspended:
-            self._release_reading(_HOLD_HANDLER)
-            self._end_if_peer_did()
+            self._suspended_at = self._now()
+        super().suspend()
+
+    def _dispatch_again(self) -> None:
+        if not self.is_suspended:
+            return
+        self.heard()  # the peer may have waited for us
+        try:
+            super().resume()
+        finally:
+            if not self.is_suspended:
+                self._release_reading(_HOLD_HANDLER)
+        self._end_if_peer_did()
 
     def _end_if_peer_did(self) -> None:
         if self._eof and not self.is_suspended and not self.awaits_turn:
@@ -403,8 +481,9 @@ class Session(Stream, asyncio.Protocol):
             self._log(logging.WARNING, "%s needs a body of %d bytes, got %d", *needed, packet_id=packet_id)
 
     def on_login(self) -> None:
-        self._deadlines.lift("login")
-        if self.is_open and not self.is_logged_in:
+        if self.is_logged_in:
+            self._deadlines.lift("login")
+        elif self.is_open and self._context.login_required:
             self._await_login()
 
     def on_early(self, packet_id: int) -> None:
@@ -416,26 +495,40 @@ class Session(Stream, asyncio.Protocol):
             self.close(CloseReason.RATE_EXCEEDED)
 
     def on_yield(self, delay: float) -> None:
-        self._hold_reading(_HOLD_RATE if delay else _HOLD_TURN)
-        loop = self._context.loop
-        self._turn = loop.call_later(delay, self._next_turn) if delay else loop.call_soon(self._next_turn)
+        if delay:
+            self._hold_reading(_HOLD_RATE)
+            self._credit_timer = self._context.loop.call_later(delay, self._credit_came)
+        else:
+            self._hold_reading(_HOLD_TURN)
+            self._await_turn()
+
+    def _await_turn(self) -> None:
+        if not self._is_queued:
+            self._is_queued = True
+            self._context.turns.add(self._next_turn)
 
     def _next_turn(self) -> None:
-        self._turn = None
-        self.go_on()
-        if not self.awaits_turn:
-            self._release_reading(_HOLD_TURN | _HOLD_RATE)
-            self._end_if_peer_did()
+        self._is_queued = False
+        self._take_turn()
 
-    def _cancel_turn(self) -> None:
-        if self._turn is not None:
-            self._turn.cancel()
-            self._turn = None
+    def _credit_came(self) -> None:
+        self._holds = self._holds & ~_HOLD_RATE | _HOLD_TURN
+        self._take_turn()
+
+    def _take_turn(self) -> None:
+        if self.is_closed or self._holds & (_HOLD_RATE | _HOLD_WRITING):
+            return
+        try:
+            self.go_on()
+        finally:
+            if not self.awaits_turn:
+                self._release_reading(_HOLD_TURN)
+        self._end_if_peer_did()
 
     def on_partial(self) -> None:
         self._deadlines.watch("assembly", self._context.limits.assembly_timeout, self._last_began, self._on_unfinished)
 
-    def on_handler_error(self, packet_id: int, error: Exception) -> None:
+    def on_handler_error(self, packet_id: int, error: BaseException) -> None:
         self._log(logging.ERROR, "the handler of packet id %d raised", packet_id, packet_id=packet_id, error=error)
         if self._context.handler_errors == "close":
             self.close(CloseReason.HANDLER_ERROR)
@@ -449,8 +542,15 @@ class Session(Stream, asyncio.Protocol):
 
     def on_backlog(self) -> None:
         self._hold_reading(_HOLD_WRITING)
+        self.hold()  # what it asks for adds to what it does not take
 
     def on_overflow(self) -> None:
+        limit = self._context.limits.max_write_buffer
+        burst = _MAX_BURST * limit
+        if self._burst is not None:
+            burst = limit + min(burst, self._burst)
+        if self.unsent_size <= burst:
+            return self.on_backlog()
         self._log(logging.WARNING, "closing: %d bytes wait for a peer that does not read", self.unsent_size)
         self.abort(CloseReason.SLOW_RECEIVER)
 
@@ -462,28 +562,43 @@ class Session(Stream, asyncio.Protocol):
 
     def _wait_for(self, packet_id: int, awaitable: Awaitable[Any]) -> None:
         """Run an `async def` handler: at once as far as it goes, later packets wait for the rest."""
-        task = _start(self._context.loop, awaitable)
+        self._running = packet_id
+        try:
+            task = _start(self._context.loop, awaitable)
+        except BaseException:
+            self._running = None
+            raise
         if task.done():
+            self._running = None
             self._report(packet_id, task)
+            self._end_if_asked()
             return
         if inspect.iscoroutine(awaitable) and isinstance(task, asyncio.Task):  # a task of ours, not of the user's
             task.set_name(handler_task_name(self.id, packet_id))
         self._task = task
         self._context.tasks.add(task)
-        self.suspend()
-        self._running = (packet_id, self._now())
+        self._stop_dispatching()
         self._deadlines.watch("handler", self._context.limits.handler_timeout, self._handler_since, self._on_overdue)
         task.add_done_callback(partial(self._handler_done, packet_id))
 
     def _handler_done(self, packet_id: int, task: asyncio.Future[Any]) -> None:
-        self._task = None
+        self._task = self._running = None
         self._context.tasks.discard(task)
-        self._report(packet_id, task)
-        self.heard()  # the peer may have waited for us
-        if self._end_reason is not None:
-            self.close(self._end_reason)
+        if self._is_overdue:
+            self._is_overdue = False
+            self._deadlines.lift("handler")
+            if not task.cancelled():
+                task.exception()  # seen, and counted when its time was over
         else:
-            self.resume_reading()
+            self._report(packet_id, task)
+        self._end_if_asked()
+        if not self._is_halted:
+            self._dispatch_again()
+
+    def _end_if_asked(self) -> None:
+        if self._end is not None:
+            reason, timeout = self._end
+            self.close(reason, timeout=timeout)
 
     def _report(self, packet_id: int, task: asyncio.Future[Any]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -515,7 +630,7 @@ class Session(Stream, asyncio.Protocol):
 
     def _on_unfinished(self) -> None:
         timeout = self._context.limits.assembly_timeout
-        self._log(logging.WARNING, "closing: %d bytes of a packet, and no more of it in %g s", self.inbox_size, timeout)
+        self._log(logging.WARNING, "closing: %d bytes of a packet, incomplete for %g s", self.inbox_size, timeout)
         self.close(CloseReason.ASSEMBLY_TIMEOUT)
 
     def _last_taken(self) -> float | None:
@@ -523,10 +638,14 @@ class Session(Stream, asyncio.Protocol):
             return None
         if self.is_away:
             return self._now()
-        waiting = self.unsent_size - self.outbox_size
-        if waiting != self._stuck[1]:
-            self._stuck = (self._now(), waiting)
+        left = self._left_to_take()
+        if left != self._stuck[1]:
+            self._stuck = (self._now(), left)
         return self._stuck[0]
+
+    def _left_to_take(self) -> tuple[int, int]:
+        sock = None if self._socket_transport is None else self._socket_transport.get_extra_info("socket")
+        return self.unsent_size - self.outbox_size, 0 if sock is None else unacknowledged(sock)
 
     def _on_stuck(self) -> None:
         timeout = self._context.limits.write_timeout
@@ -534,21 +653,29 @@ class Session(Stream, asyncio.Protocol):
         self.abort(CloseReason.WRITE_TIMEOUT)
 
     def _handler_since(self) -> float | None:
-        return None if self._task is None else self._running[1]
+        return None if self._task is None or self._task.done() else self._suspended_at
 
     def _on_overdue(self) -> None:
         task, timeout = self._task, self._context.limits.handler_timeout
+        assert task is not None
+        assert self._running is not None
+        cancelled_at, self._is_overdue = self._now(), True
+        task.cancel()
+        self._deadlines.watch("handler", timeout, lambda: cancelled_at, self._on_ignored)
         self._context.ledger.handler_errors += 1
-        self.on_handler_error(self._running[0], TimeoutError(f"cancelled after {timeout:g} s"))
-        if task is not None:
-            task.cancel()
+        self.on_handler_error(self._running, TimeoutError(f"cancelled after {timeout:g} s"))
+
+    def _on_ignored(self) -> None:
+        self._log(logging.ERROR, "closing: the handler of packet id %d goes on though it was cancelled", self._running)
+        self.close(CloseReason.HANDLER_ERROR)
 
     def _await_login(self) -> None:
         opened, timeout = self._now(), self._context.limits.login_timeout
 
         def last_asked() -> float:
-            # a password that is being checked: look again soon
-            return self._now() - timeout + min(1.0, timeout) if self.is_suspended and timeout else opened
+            # a password that is being checked, and came in time: look again soon
+            is_asking = self.is_suspended and timeout is not None and self._suspended_at - opened < timeout
+            return self._now() - timeout + min(1.0, timeout) if is_asking and timeout else opened
 
         self._deadlines.watch("login", timeout, last_asked, self._on_no_login)
 
@@ -562,9 +689,13 @@ class Session(Stream, asyncio.Protocol):
             self._deadlines.watch("heartbeat", heartbeat.interval, lambda: now, self._on_beat)
 
     def _on_beat(self) -> None:
-        assert self._context.heartbeat is not None
-        self.ping(self._context.heartbeat.ping_id)
+        heartbeat = self._context.heartbeat
+        assert heartbeat is not None
         self._beat()
+        try:
+            self.ping(heartbeat.ping_id, heartbeat.patience)
+        except ValueError as error:  # the layout that it changed to has no room for it
+            self._log(logging.WARNING, "cannot ping: %s", str(error))
 
     # -- small parts
 
@@ -582,13 +713,23 @@ class Session(Stream, asyncio.Protocol):
             transport.resume_reading()
 
     def _log(
-        self, level: int, message: str, *values: object, packet_id: int | None = None, error: Exception | None = None
+        self,
+        level: int,
+        message: str,
+        *values: object,
+        packet_id: int | None = None,
+        error: BaseException | None = None,
     ) -> None:
         extra = {"session_id": self.id, "peer": self.peername}
         if packet_id is not None:
             extra["packet_id"] = packet_id
         who = (self.id, str(self.peername))
         self._context.log.log(level, "session %d %s " + message, *who, *values, extra=extra, error=error)
+
+
+def _check_timeout(seconds: float | None) -> None:
+    if seconds is not None and not seconds > 0:
+        raise ValueError(f"timeout {seconds} is not above 0 seconds")
 
 
 class BufferedSession(Session, asyncio.BufferedProtocol):

@@ -41,6 +41,9 @@ class Transport:
     def writelines(self, chunks):
         self.writes.append(b"".join(chunks))
 
+    def get_write_buffer_size(self):
+        return 0
+
 
 class Played:
     """A stream whose packets of `batch_id` go to `handler` as batches, and all others to a log."""
@@ -456,6 +459,7 @@ def test_reply_stops_when_the_session_is_shut_between_two_writes(core):
         max_write_buffer=30,
     )
     session.attach(Transport())
+    session.pause_writing()
     session.data_received(moves(10))
     assert taken == [False]
     assert (ledger.packets_out, ledger.sends_refused) == (3, 7)

@@ -1,4 +1,4 @@
-"""The micro benchmarks: equal outputs of every workload, and what is shown of results. Nothing is measured here."""
+"""The benchmarks: equal outputs of every workload, states that are reached, and what is shown. No time is measured."""
 
 import importlib
 import importlib.util
@@ -27,6 +27,8 @@ load_bench()
 
 from bench import report  # noqa: E402
 from bench.chart import draw  # noqa: E402
+from bench.memory.kinds import KINDS  # noqa: E402
+from bench.memory.states import STATES  # noqa: E402
 from bench.micro.workload import UnequalOutput, Workload, Yardstick  # noqa: E402
 from bench.micro.workloads import WORKLOADS  # noqa: E402
 from bench.pytest_json import NoResults, read_rows  # noqa: E402
@@ -231,3 +233,116 @@ def test_time_that_others_took_is_seen(monkeypatch):
     with core_time.measuring():
         pass
     assert core_time.lost == 0.25
+
+
+# -- memory: a few sessions in each state
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="it reads a process's memory from /proc")
+
+
+def run_bench(monkeypatch, *arguments):
+    from bench import __main__ as command
+
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    command.main()
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Two sessions to warm up."""
+    from bench.memory import measure
+
+    monkeypatch.setattr(measure, "WARM_CONNECTIONS", 2)
+    return measure
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    pytest.importorskip("trustme")
+    from bench.memory.clients import Certificate
+
+    return Certificate(tmp_path_factory.mktemp("certificate"))
+
+
+@linux
+@both_twins
+@pytest.mark.no_sanitizer
+@pytest.mark.parametrize("state", STATES, ids=lambda state: state.name)
+def test_every_state_is_reached(state, few, certificate):
+    kind = next(kind for kind in KINDS if kind.name == "asyncio")
+    figure = few.measure(few.Measurement(3, "asyncio", certificate), kind, state)
+    waiting = 0 if state.leaves else state.reached.get("inbox", 0) + state.reached.get("unsent", 0)
+    assert figure.waiting >= waiting
+    assert figure.memory > -1_000_000
+
+
+@linux
+@both_twins
+@pytest.mark.no_sanitizer
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_every_kind_of_server_is_measured(kind, few):
+    if kind.transport == "fast":
+        pytest.importorskip("aiofastnet")
+    state = next(state for state in STATES if state.on_pure)
+    assert few.measure(few.Measurement(3, "asyncio", None), kind, state).waiting == 0
+
+
+@linux
+@both_twins
+def test_a_state_that_is_not_reached_is_named(few, monkeypatch):
+    kind, state = KINDS[0], STATES[0]
+    monkeypatch.setattr(few, "_ask", lambda server, totals: few._look({"sessions": 0}, totals))
+    with pytest.raises(few.Failed, match=r"silent since connecting, asyncio: the server has .* and not {'sessions': 2}"):
+        few.measure(few.Measurement(3, "asyncio", None), kind, state)
+
+
+@linux
+@both_twins
+def test_too_few_files_are_named(monkeypatch):
+    from bench.memory import run
+
+    monkeypatch.setattr(run, "raise_file_limit", lambda: 1024)
+    with pytest.raises(SystemExit, match="1,000 sessions need 1,300 open files, this system allows 1,024: ask for fewer"):
+        run_bench(monkeypatch, "memory")
+
+
+@linux
+@both_twins
+def test_an_interrupt_ends_the_run_with_a_line(monkeypatch):
+    from bench.memory import run
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "measure", interrupted)
+    with pytest.raises(SystemExit, match="stopped before the end"):
+        run_bench(monkeypatch, "memory", "--state", STATES[0].name)
+
+
+@both_twins
+@pytest.mark.parametrize("name", ["memory", "net"])
+def test_what_needs_linux_says_so(monkeypatch, name):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit, match=f"bench {name} needs Linux: "):
+        run_bench(monkeypatch, name)
+
+
+def test_the_help_names_every_state(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run_bench(monkeypatch, "memory", "--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert all(state.name in shown for state in STATES)
+
+
+@linux
+def test_the_table_of_memory(capsys):
+    from bench.memory.measure import Figure, Measurement
+    from bench.memory.report import print_table
+
+    table = {STATES[0]: {KINDS[0]: Figure(1234.4, 0), KINDS[1]: Figure(5678, 10)}, STATES[2]: {KINDS[1]: Figure(9, 0)}}
+    print_table(table, Measurement(50, "uvloop", None), 3)
+    head, first, second, *notes = [line.split() for line in capsys.readouterr().out.splitlines() if line]
+    assert head == ["asyncio", "fast", "of", "that", "waits"]
+    assert first[-3:] == ["1,234", "5,678", "10"]
+    assert second[-3:] == ["-", "9", "0"]
+    assert "uvloop," in notes[0]

@@ -15,7 +15,7 @@ LAYERS = [
         "limits", "logs", "admission", "timeouts", "declaration", "packets", "backlog", "reload", "dispatch",
         "heartbeat", "decoder", "backoff", "resume",
     ],
-    ["timer", "deadlines", "session", "manager", "watchdog", "handler_times", "client_states"],
+    ["timer", "unacknowledged", "deadlines", "session", "manager", "watchdog", "handler_times", "client_states"],
     ["transports", "resumable", "seats", "client_seat"],
     ["listener"],
     ["server", "client", "reconnect", "run"],

@@ -1,7 +1,6 @@
 """The server, on both twins: rooms and broadcasts, limits, the ledger, TLS, starting and stopping."""
 
 import asyncio
-import ssl
 from contextlib import suppress
 
 import pytest
@@ -361,17 +360,6 @@ async def test_connects_and_disconnects_leave_nothing(net, until):
 
 
 # -- TLS
-
-
-@pytest.fixture(scope="module")
-def tls():
-    trustme = pytest.importorskip("trustme")
-    authority = trustme.CA()
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("localhost", "127.0.0.1").configure_cert(server)
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    authority.configure_trust(client)
-    return server, client
 
 
 async def test_tls(net, tls):

@@ -586,7 +586,7 @@ async def test_a_receiver_that_never_reads_is_cut_off(net, until):
         if n % 8 == 0:
             await asyncio.sleep(0)
     await until(lambda: server.stats()["closed"] == {"slow_receiver": 1})
-    assert largest <= 200_000 + 8008
+    assert largest <= 200_000 + 9 * 8008  # what one turn sends at first does not count
     assert len(server.sessions) == 1
     other_writer.close()
     await received

@@ -15,7 +15,7 @@ import gamenet
 if os.environ.get("GAMENET_PURE") == "1":
     pytest.skip("only the pure twin was asked for", allow_module_level=True)
 
-MODULES = ["batch", "buffer", "codec", "delimiter", "header", "ledger", "outbox", "packet", "pool", "receiver", "routes", "stream"]
+MODULES = ["batch", "buffer", "codec", "delimiter", "header", "ledger", "outbox", "packet", "pool", "receiver", "rate", "routes", "stream", "turns"]
 
 
 def pure_and_compiled():

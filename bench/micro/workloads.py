@@ -11,9 +11,11 @@ from bench.micro.operations import (
     outbox,
     packet,
     pool,
+    rate,
     receiver,
     routes,
     stream,
+    turns,
 )
 from bench.micro.workload import Workload
 
@@ -31,4 +33,6 @@ WORKLOADS: list[Workload] = [
     *pool.WORKLOADS,
     *routes.WORKLOADS,
     *ledger.WORKLOADS,
+    *rate.WORKLOADS,
+    *turns.WORKLOADS,
 ]

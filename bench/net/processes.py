@@ -5,6 +5,7 @@ What stays true: whoever starts one gets it as a context, and it is gone when th
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+SPARE_FILES = 200  # a server's own, beside its connections
 _END_SECONDS = 5.0  # after which a process that was asked to end is killed
 
 
@@ -31,6 +33,16 @@ def raise_file_limit() -> int:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """SIGTERM ends us as Ctrl+C does, so that our servers end too."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Server:

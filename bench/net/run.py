@@ -1,9 +1,7 @@
 """`python -m bench net`: which peers and modes can be had here, then measure, print, draw."""
 
-import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from subprocess import CalledProcessError
 
@@ -13,11 +11,9 @@ from bench.net.measure import Commands, Result, measure_idle, measure_talk
 from bench.net.modes import MODES, Mode
 from bench.net.peer import BASELINES, PEERS, LeftOut, Peer
 from bench.net.plot import plot
-from bench.net.processes import Failed, cores, raise_file_limit
+from bench.net.processes import SPARE_FILES, Failed, cores, ended_in_order, raise_file_limit
 from bench.net.progress import progress
 from bench.net.report import print_result, print_summary
-
-SPARE_FILES = 200  # a server's own, beside its connections
 
 
 def main(
@@ -27,7 +23,7 @@ def main(
     try:
         if plot_path is not None:
             require_matplotlib()
-        with _ended_in_order():
+        with ended_in_order():
             results = _measure(rounds, seconds, mode_names, peer_names)
     except (NoCompiler, CalledProcessError, NoMatplotlib, Failed) as error:
         sys.exit(str(error))
@@ -93,13 +89,3 @@ def _runnable_peers(names: list[str] | None) -> Iterator[tuple[Peer, list[str]]]
             has_baseline |= is_baseline
         except LeftOut as reason:
             print(f"left out: {peer.name} ({reason})")
-
-
-@contextmanager
-def _ended_in_order() -> Iterator[None]:
-    """SIGTERM ends us as Ctrl+C does, so that our servers end too."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -13,6 +13,7 @@ from gamenet._compiled.rate import RateBucket
 from gamenet._compiled.receiver import Receiver
 from gamenet._compiled.routes import PingRoute, PongRoute, Route, RouteTable
 from gamenet._compiled.stream import FlushQueue, Stream, broadcast
+from gamenet._compiled.turns import TurnQueue
 
 __all__ = [
     "Batch",
@@ -35,6 +36,7 @@ __all__ = [
     "RouteTable",
     "Stream",
     "Struct",
+    "TurnQueue",
     "TypedPacket",
     "broadcast",
     "codec_for",

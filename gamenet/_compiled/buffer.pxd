@@ -35,6 +35,7 @@ cdef class PacketBuffer:
     cdef RawPacket lent  # what the iteration handed out last
 
     cdef int add(self, object chunk) except -1
+    cdef int wait(self, bytes data) except -1
     cdef int add_block(self, Block block, Py_ssize_t size) except -1
     cdef int leave_block(self) except -1
     cdef Run cut_run(self, Py_ssize_t min_body_size, Py_ssize_t max_packets) except *

@@ -15,6 +15,9 @@ from libc.string cimport memcpy
 
 from gamenet import errors
 
+cdef enum:
+    GATHER_SIZE = 1024  # bytes up to which chunks that wait are joined: alone, each would cost some 50 bytes more
+
 
 cdef class PacketBuffer:
     """Cuts packets out of a byte stream: `feed()` chunks of any size, iterate what became whole.
@@ -126,12 +129,22 @@ cdef class PacketBuffer:
         if PyBytes_GET_SIZE(data) == 0:
             return 0
         if self.cursor != self.end or self.pending_size:
-            if self.pending is None:
-                self.pending = deque()
-            self.pending.append(data)
-            self.pending_size += PyBytes_GET_SIZE(data)
-            return 0
+            return self.wait(data)
         return self.read_from(data)
+
+    cdef int wait(self, bytes data) except -1:
+        cdef bytes last
+        self.pending_size += PyBytes_GET_SIZE(data)
+        if self.pending is None:
+            self.pending = deque()
+        if self.pending:
+            last = self.pending.pop()
+            if PyBytes_GET_SIZE(last) + PyBytes_GET_SIZE(data) <= GATHER_SIZE:
+                data = last + data
+            else:
+                self.pending.append(last)
+        self.pending.append(data)
+        return 0
 
     cdef int add_block(self, Block block, Py_ssize_t size) except -1:
         """As `add` for bytes that were read into `block`; to be followed by `leave_block` before the next read."""

@@ -34,7 +34,7 @@ cdef class Route:
         self.handler = handler
         self.packet_type = packet_type
         self.min_body_size = as_number("min_body_size", min_body_size)
-        if not cost >= 0.0:
+        if not 0.0 <= cost < float("inf"):
             raise errors.number_does_not_fit("cost", cost, 0, float("inf"))
         self.kind = BATCH if is_batch else HANDLER
         self.cost = cost

@@ -8,7 +8,8 @@ from gamenet._compiled.packet cimport RawPacket
 from gamenet._compiled.pool cimport Block
 from gamenet._compiled.rate cimport RateBucket
 from gamenet._compiled.receiver cimport Receiver
-from gamenet._compiled.routes cimport Route, RouteTable
+from gamenet._compiled.routes cimport PingRoute, Route, RouteTable
+from gamenet._compiled.turns cimport TurnQueue
 
 
 cdef class FlushQueue:
@@ -43,11 +44,12 @@ cdef class Stream(RunSender):
     cdef Py_ssize_t max_write_buffer
     cdef Py_ssize_t high_watermark
     cdef Py_ssize_t calm_size  # up to so many bytes no limit of the outbox is passed
+    cdef TurnQueue turns  # None: packets are dispatched as they come
+    cdef Py_ssize_t until_look  # packets until the next look at the clock
+    cdef int stride  # packets between two of them
     cdef unsigned long thread  # who may send; 0 before attach()
     # times, in seconds
     cdef public double last_received
-    cdef double dispatch_budget
-    cdef double turn_began  # at the first look at the clock; below 0 before it
     cdef double partial_began  # when the packet that is incomplete began to arrive
     cdef double ping_sent
     cdef double round_trip  # below 0 before the first pong
@@ -72,13 +74,15 @@ cdef class Stream(RunSender):
     cdef inline int look_at_rest(self) except -1
     cdef int look_at_partial(self) except -1
     cdef int pump_again(self) except -1
+    cdef int pump_now(self) except -1
     cdef int look_at_clock(self) except -1
     cdef int give_way(self, double delay) except -1
     cdef bint admit(self, Route route) except -1
-    cdef int wait_for_credit(self) except -1
-    cdef int dispatch_special(self, Route route, PacketBuffer inbox) except -1
+    cdef int wait_if_spent(self) except -1
+    cdef Py_ssize_t dispatch_special(self, Route route, PacketBuffer inbox) except -1
     cdef int dispatch_heartbeat(self, Route route, PacketBuffer inbox) except -1
-    cdef int dispatch_run(self, Route route, PacketBuffer inbox) except -1
+    cdef int answer_ping(self, PingRoute route, PacketBuffer inbox) except -1
+    cdef Py_ssize_t dispatch_run(self, Route route, PacketBuffer inbox) except -1
     cdef int violated(self, error) except -1
     cdef int reject(self, Route route) except -1
     cdef int handler_raised(self, uint64_t packet_id) except -1

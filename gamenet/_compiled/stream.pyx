@@ -23,6 +23,7 @@ from gamenet._compiled.packet cimport as_number, is_all_of, let_go
 from gamenet._compiled.pool cimport PoolAllocator
 from gamenet._compiled.rate cimport RateBucket
 from gamenet._compiled.routes cimport BATCH, HANDLER, PING, PingRoute, find_route, take_batch, take_packet
+from gamenet._compiled.turns cimport TurnQueue
 
 from gamenet import errors
 
@@ -37,19 +38,19 @@ cdef extern from *:
 
 cdef enum:
     FLUSH_LIMIT = 65536
-    LOOK_INTERVAL = 32
+    LONGEST_STRIDE = 256
+    STRIDE_AT_FIRST = 8
     SUSPENDED = 1  # why nothing is dispatched
     AWAITS_TURN = 2
-    CALM = 8
 
 FLUSH_SIZE = FLUSH_LIMIT
 """An outbox above this many bytes does not wait for the end of the turn."""
 
-LOOK_EVERY = LOOK_INTERVAL
-"""Packets between two looks at the clock."""
+MAX_STRIDE = LONGEST_STRIDE
+"""Packets of quick handlers between two looks at the clock: so few looks cost nothing, so many packets take no time."""
 
-CALM_PART = CALM
-"""So many times fewer looks while a chunk has used less than this part of its budget: quick handlers pay nothing."""
+FIRST_STRIDE = STRIDE_AT_FIRST
+"""The same before it is known how quick the handlers are."""
 
 WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 """Before 3.12 `writelines()` joins anyway; 3.12.0-3.12.8 and 3.13.0-3.13.1 never call `pause_writing()` from it
@@ -108,8 +109,8 @@ cdef class Stream(RunSender):
 
     `clock()` gives seconds; `last_received` is its value at the latest chunk. While the transport asks to wait, more
     than `high_watermark` bytes call `on_backlog()` and more than `max_write_buffer` bytes `on_overflow()`.
-    `max_read_buffer` bytes may wait while a handler is suspended, then `on_read_full()` is called. After
-    `dispatch_budget` seconds of one chunk's handlers `on_yield()` is called, and the rest waits for `go_on()`.
+    `max_read_buffer` bytes may wait while a handler is suspended, then `on_read_full()` is called. When `turns` says
+    that the turn of the loop has had its time `on_yield()` is called, and the rest waits for `go_on()`.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ cdef class Stream(RunSender):
         Py_ssize_t max_write_buffer=1048576,
         Receiver receiver=None,
         Py_ssize_t high_watermark=65536,
-        double dispatch_budget=0.005,
+        TurnQueue turns=None,
     ):
         self.inbox = PacketBuffer(codec, pool)
         self.outbox = Outbox(codec, pool)
@@ -137,8 +138,9 @@ cdef class Stream(RunSender):
         self.max_write_buffer = max_write_buffer
         self.high_watermark = high_watermark
         self.calm_size = min(FLUSH_LIMIT, high_watermark, max_write_buffer)
-        self.dispatch_budget = dispatch_budget
-        self.turn_began = self.round_trip = -1.0
+        self.turns = turns
+        self.stride = self.until_look = STRIDE_AT_FIRST
+        self.round_trip = -1.0
 
     # -- life
 
@@ -154,6 +156,7 @@ cdef class Stream(RunSender):
     def shut(self):
         """Dispatch and accept nothing more, and discard what arrived; what was sent before still leaves."""
         self.is_open = False
+        self.stops &= ~AWAITS_TURN
         if not self.is_pumping:
             self.discard()
 
@@ -214,7 +217,9 @@ cdef class Stream(RunSender):
             self.pump_rest()
 
     cdef int pump_rest(self) except -1:
-        return self.pump() if self.is_open and self.inbox.waiting() else 0
+        if not self.is_open or self.is_pumping or not self.inbox.waiting():
+            return 0
+        return self.pump_now()
 
     # -- in
 
@@ -306,16 +311,26 @@ cdef class Stream(RunSender):
         self.stops &= ~SUSPENDED
         self.pump_again()
 
+    def hold(self):
+        """Dispatch nothing until `go_on()`; arriving bytes wait."""
+        self.stops |= AWAITS_TURN
+
     def go_on(self):
-        """After `on_yield()`: go on with the packets that wait."""
+        """After `on_yield()` or `hold()`: go on with the packets that wait."""
         self.stops &= ~AWAITS_TURN
         self.pump_again()
 
     cdef int pump_again(self) except -1:
         if self.bucket is not None:
             self.bucket.refill_at(self.clock())
-        self.pump()
+        self.pump_now()
         return self.look_at_rest()
+
+    cdef int pump_now(self) except -1:
+        """What came a while ago takes its time from now on."""
+        if self.turns is not None:
+            self.turns.mark()
+        return self.pump()
 
     cdef int pump(self) except -1:
         cdef PacketBuffer inbox = self.inbox
@@ -323,7 +338,7 @@ cdef class Stream(RunSender):
         cdef uint64_t outer = ledger.pumping
         cdef uint64_t outer_id = ledger.packet_id
         cdef Route route
-        cdef int left = LOOK_INTERVAL
+        cdef Py_ssize_t left = self.until_look
         if self.is_pumping or self.stops & AWAITS_TURN:
             return 0
         self.is_pumping = True
@@ -338,9 +353,9 @@ cdef class Stream(RunSender):
                 elif route.kind == HANDLER:
                     dispatch(self, route, inbox)
                 else:
-                    self.dispatch_special(route, inbox)
+                    left -= self.dispatch_special(route, inbox)
                 left -= 1
-                if not left:
+                if left <= 0:
                     left = self.look_at_clock()
         except errors.InvalidPacketError as error:
             self.violated(error)
@@ -350,7 +365,7 @@ cdef class Stream(RunSender):
             raise
         finally:
             self.is_pumping = False
-            self.turn_began = -1.0
+            self.until_look = left
             ledger.pumping = outer
             ledger.packet_id = outer_id
             if not self.is_open:
@@ -359,17 +374,26 @@ cdef class Stream(RunSender):
         return 0
 
     cdef int look_at_clock(self) except -1:
-        """Yield when the packets of this turn have had their time, counted from the first look; how many packets
-        until the next one.
+        """Yield if this turn of the loop has had its time; how many packets until the next look.
+
+        A stride takes a small part of the budget, for everybody has at least one in a turn.
         """
-        cdef double now = self.clock()
-        if now - self.last_received < self.dispatch_budget / CALM:
-            return CALM * LOOK_INTERVAL
-        if self.turn_began < 0.0:
-            self.turn_began = now
-        elif now - self.turn_began >= self.dispatch_budget and not self.stops & AWAITS_TURN:
+        cdef TurnQueue turns = self.turns
+        cdef double passed
+        if turns is None:
+            return LONGEST_STRIDE
+        passed = turns.look_now(<double>self.clock() - self.last_received)
+        if passed > turns.budget / 32:
+            self.stride = max(1, self.stride // 4)
+        elif passed < turns.budget / 128:
+            self.stride = min(LONGEST_STRIDE, self.stride * 2)
+        if turns.looked < turns.end:
+            return self.stride
+        if not self.inbox.waiting():
+            return 1  # nothing is left for another turn; what may still come in this one is
+        if not self.stops & AWAITS_TURN:
             self.give_way(0.0)
-        return LOOK_INTERVAL
+        return self.stride
 
     cdef int give_way(self, double delay) except -1:
         self.stops |= AWAITS_TURN
@@ -404,16 +428,14 @@ cdef class Stream(RunSender):
         cdef RateBucket bucket = self.bucket
         cdef uint64_t packet_id = self.inbox.header.packet_id, packet_size = self.inbox.header.packet_size
         if bucket is not None:
-            if not self.waits_for_credit:
-                bucket.refill_at(self.last_received)
-                if bucket.credit <= 0.0:
-                    self.ledger.rejected_rate += 1
-                    self.ledger.bytes_rejected += packet_size
-                    self.on_rate_exceeded(packet_id)
-                    return False
+            bucket.refill_at(self.last_received)
+            if bucket.is_empty() and not self.waits_for_credit:
+                self.ledger.rejected_rate += 1
+                self.ledger.bytes_rejected += packet_size
+                self.on_rate_exceeded(packet_id)
+                return False
             bucket.pay(1.0 if route is None else route.cost, <Py_ssize_t>packet_size)
-            if bucket.credit <= 0.0 and self.waits_for_credit:
-                self.wait_for_credit()
+            self.wait_if_spent()
         if not self.is_not_logged_in or route is None or route.before_login:
             return True
         self.ledger.rejected_login += 1
@@ -421,9 +443,11 @@ cdef class Stream(RunSender):
         self.on_early(packet_id)
         return False
 
-    cdef int wait_for_credit(self) except -1:
+    cdef int wait_if_spent(self) except -1:
+        if not self.bucket.is_empty() or not self.waits_for_credit or self.stops & AWAITS_TURN:
+            return 0
         self.bucket.refill_at(self.clock())
-        if self.bucket.credit <= 0.0:
+        if self.bucket.is_empty():
             self.ledger.rate_waits += 1
             self.give_way(self.bucket.wait)
         return 0
@@ -443,23 +467,27 @@ cdef class Stream(RunSender):
         self.on_rejected(self.inbox.header.packet_id, self.inbox.body_size, route)
         return 0
 
-    cdef int dispatch_special(self, Route route, PacketBuffer inbox) except -1:
+    cdef Py_ssize_t dispatch_special(self, Route route, PacketBuffer inbox) except -1:
+        """How many packets it took beside the one that was cut."""
         if route.kind == BATCH:
             return self.dispatch_run(route, inbox)
         return self.dispatch_heartbeat(route, inbox)
 
-    cdef int dispatch_run(self, Route route, PacketBuffer inbox) except -1:
+    cdef Py_ssize_t dispatch_run(self, Route route, PacketBuffer inbox) except -1:
         """Hand the packet that was cut, and those of its id behind it, to a batch handler."""
         cdef uint64_t packet_id = inbox.header.packet_id
         cdef Py_ssize_t packet_size = <Py_ssize_t>inbox.header.packet_size
         cdef Batch batch = take_batch(route)
         cdef const uint8_t* frames = inbox.body - inbox.header.body_start
-        cdef Run run = inbox.cut_run(route.min_body_size, MAX_RUN)
+        cdef RateBucket bucket = self.bucket
+        cdef Py_ssize_t more = MAX_RUN if bucket is None else bucket.left_for(route.cost, packet_size)
+        cdef Run run = inbox.cut_run(route.min_body_size, min(MAX_RUN, 1 + more))
         batch.fill(self, inbox.wire, route.packet_type, packet_id, inbox.source, frames, run)
         self.ledger.packets_dispatched += run.packets
         self.ledger.bytes_dispatched += run.size
-        if self.bucket is not None:  # for the first one it was paid
-            self.bucket.pay(route.cost * (run.packets - 1), run.size - packet_size)
+        if bucket is not None:  # for the first one it was paid
+            bucket.pay(route.cost * (run.packets - 1), run.size - packet_size)
+            self.wait_if_spent()
         self.ledger.packet_id = packet_id
         try:
             call_handler(self, route, packet_id, <PyObject*>batch)
@@ -470,21 +498,27 @@ cdef class Stream(RunSender):
                 route.spare_batch = batch
             else:
                 batch.settle()
-        return 0
+        return run.packets - 1
 
     # -- heartbeat
 
-    def ping(self, packet_id):
-        """Send a ping, whose pong brings `round_trip_time`; False if one is on its way or the session is closed."""
-        cdef uint64_t highest
+    def ping(self, packet_id, patience=None):
+        """Send a ping, whose pong brings `round_trip_time`; False if it was not taken, or if an earlier one waits for
+        its pong, and not for `patience` seconds yet (None: without end). Errors as in `send`.
+        """
+        cdef double now
+        cdef uint64_t highest, sequence
         self.require_thread()
-        if self.awaits_pong:
+        now = self.clock()
+        if self.awaits_pong and (patience is None or now - self.ping_sent < patience):
             return False
         highest = self.outbox.wire.layout.max_sequence
-        self.ping_sequence = self.ping_sequence % highest + 1 if highest else 0
-        self.ping_sent = self.clock()
-        self.awaits_pong = True
-        return self.send(packet_id, b"", self.ping_sequence)
+        sequence = self.ping_sequence % highest + 1 if highest else 0
+        self.awaits_pong = self.send(packet_id, b"", sequence)
+        if self.awaits_pong:
+            self.ping_sequence = sequence
+            self.ping_sent = now
+        return self.awaits_pong != 0
 
     @property
     def round_trip_time(self):
@@ -492,26 +526,35 @@ cdef class Stream(RunSender):
         return None if self.round_trip < 0.0 else self.round_trip
 
     cdef int dispatch_heartbeat(self, Route route, PacketBuffer inbox) except -1:
-        cdef RawPacket packet
         self.ledger.packets_dispatched += 1
         self.ledger.bytes_dispatched += inbox.header.packet_size
         if route.kind == PING:
-            packet = RawPacket.__new__(RawPacket)
-            inbox.fill(packet)
-            packet.id = (<PingRoute>route).pong_id
-            self.send_packet(packet, packet.number, self.extras_of(packet))
+            self.answer_ping(<PingRoute>route, inbox)
         elif self.awaits_pong and inbox.header.sequence == self.ping_sequence:
             self.round_trip = self.last_received - self.ping_sent
             self.awaits_pong = False
         return 0
 
+    cdef int answer_ping(self, PingRoute route, PacketBuffer inbox) except -1:
+        cdef RawPacket packet = RawPacket.__new__(RawPacket)
+        inbox.fill(packet)
+        packet.id = route.pong_id
+        try:
+            self.send_packet(packet, packet.number, self.extras_of(packet))
+        except ValueError as error:  # an id that takes more room in the header
+            self.ledger.handler_errors += 1
+            self.on_handler_error(inbox.header.packet_id, error)
+        return 0
+
     cdef int handler_raised(self, uint64_t packet_id) except -1:
-        """Take the exception that is set: ours to report if it is an Exception, else the loop's."""
+        """Take the exception that is set: ours to report, unless it ends the program."""
         try:
             checked(NULL)
         except errors.InvalidPacketError as error:
             self.violated(error)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a cancellation, too: of what it looked at
             self.ledger.handler_errors += 1
             self.on_handler_error(packet_id, error)
         return 0
@@ -630,7 +673,9 @@ cdef class Stream(RunSender):
         if not self.backlog.add(self.outbox.wire, frame):
             return False
         self.ledger.packets_out += 1
-        if self.waiting_size() > self.calm_size:
+        if <Py_ssize_t>self.backlog.held_size > self.max_write_buffer:
+            self.on_overflow()
+        elif self.waiting_size() > self.calm_size:
             self.sent_above_limit()
         return True
 
@@ -643,7 +688,7 @@ cdef class Stream(RunSender):
 
     cdef bint send_run(self, Batch batch) except -1:
         """Every packet of the batch, as `send_body` would: copied in pieces that end where a limit is passed."""
-        cdef Py_ssize_t first = 0, packets, start, size, limit
+        cdef Py_ssize_t first = 0, packets, start, size, room
         self.require_thread()
         if batch.codec is not self.outbox.wire or self.backlog is not None:  # a new layout, or one by one
             return all([self.reply(packet) for packet in batch])
@@ -651,8 +696,11 @@ cdef class Stream(RunSender):
             if not self.is_open:
                 self.ledger.sends_refused += batch.run.packets - first
                 return False
-            limit = self.max_write_buffer if self.is_write_paused else self.calm_size
-            packets = batch.packets_above(first, limit - gathered(self.outbox))
+            if self.is_write_paused:
+                room = self.max_write_buffer - <Py_ssize_t>self.unsent_size
+            else:
+                room = self.calm_size - gathered(self.outbox)
+            packets = batch.packets_above(first, room)
             start = batch.start_of(first)
             size = batch.start_of(first + packets) - start
             memcpy(self.outbox.reserve(size), batch.frames + start, size)
@@ -694,6 +742,10 @@ cdef class Stream(RunSender):
 
     def drain_to_transport(self):
         """Give everything to the transport, even if it asked to wait: the last step before closing it."""
+        cdef bytes frame
+        if self.backlog is not None:
+            for frame in self.backlog.take(self.backlog.size):
+                self.outbox.append_bytes(frame)
         self.write_out()
 
     cdef int flush_now(self) except -1:

@@ -13,6 +13,7 @@ from gamenet._pure.rate import RateBucket
 from gamenet._pure.receiver import Receiver
 from gamenet._pure.routes import PingRoute, PongRoute, Route, RouteTable
 from gamenet._pure.stream import FlushQueue, Stream, broadcast
+from gamenet._pure.turns import TurnQueue
 
 __all__ = [
     "Batch",
@@ -35,6 +36,7 @@ __all__ = [
     "RouteTable",
     "Stream",
     "Struct",
+    "TurnQueue",
     "TypedPacket",
     "broadcast",
     "codec_for",

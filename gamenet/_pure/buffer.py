@@ -18,6 +18,9 @@ from gamenet._pure.pool import Block, PoolAllocator
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
+GATHER_SIZE = 1024
+"""Bytes up to which chunks that wait behind unread ones are joined: alone, each would cost some 50 bytes more."""
+
 
 class PacketBuffer:
     """Cuts packets out of a byte stream: `feed()` chunks of any size, iterate what became whole.
@@ -106,11 +109,17 @@ class PacketBuffer:
         if not data:
             return
         if self._position < len(self._chunk) or self._pending:
-            self._pending.append(data)
-            self._pending_size += len(data)
+            self._wait(data)
         else:
             self._chunk = data
             self._position = 0
+
+    def _wait(self, data: bytes) -> None:
+        self._pending_size += len(data)
+        if self._pending and len(self._pending[-1]) + len(data) <= GATHER_SIZE:
+            self._pending[-1] += data
+        else:
+            self._pending.append(data)
 
     def clear(self) -> int:
         """Drop everything that is buffered and forget a broken header; returns how many bytes that was."""

@@ -23,6 +23,7 @@ from gamenet._pure.pool import PoolAllocator
 from gamenet._pure.rate import RateBucket
 from gamenet._pure.receiver import Receiver
 from gamenet._pure.routes import BATCH, HANDLER, PING, PingRoute, Route, RouteTable
+from gamenet._pure.turns import TurnQueue
 
 if TYPE_CHECKING:
     from asyncio import WriteTransport
@@ -39,18 +40,25 @@ class Backlog(Protocol):
     def size(self) -> int:
         """Bytes that wait."""
 
+    @property
+    def held_size(self) -> int:
+        """Bytes of memory that they take."""
+
     def add(self, codec: HeaderCodec, frame: bytes) -> bool:
         """Whether the frame was taken."""
+
+    def take(self, max_size: int) -> list[bytes]:
+        """The oldest frames."""
 
 
 FLUSH_SIZE = 65536
 """An outbox above this many bytes does not wait for the end of the turn."""
 
-LOOK_EVERY = 32
-"""Packets between two looks at the clock."""
+MAX_STRIDE = 256
+"""Packets of quick handlers between two looks at the clock: so few looks cost nothing, so many packets take no time."""
 
-CALM_PART = 8
-"""So many times fewer looks while a chunk has used less than this part of its budget: quick handlers pay nothing."""
+FIRST_STRIDE = 8
+"""The same before it is known how quick the handlers are."""
 
 WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 """Before 3.12 `writelines()` joins anyway; 3.12.0-3.12.8 and 3.13.0-3.13.1 never call `pause_writing()` from it
@@ -84,8 +92,8 @@ class Stream:
 
     `clock()` gives seconds; `last_received` is its value at the latest chunk. While the transport asks to wait, more
     than `high_watermark` bytes call `on_backlog()` and more than `max_write_buffer` bytes `on_overflow()`.
-    `max_read_buffer` bytes may wait while a handler is suspended, then `on_read_full()` is called. After
-    `dispatch_budget` seconds of one chunk's handlers `on_yield()` is called, and the rest waits for `go_on()`.
+    `max_read_buffer` bytes may wait while a handler is suspended, then `on_read_full()` is called. When `turns` says
+    that the turn of the loop has had its time `on_yield()` is called, and the rest waits for `go_on()`.
     """
 
     __slots__ = (
@@ -95,7 +103,6 @@ class Stream:
         "_calm_size",
         "_clock",
         "_decode",
-        "_dispatch_budget",
         "_encode",
         "_flush_queue",
         "_high_watermark",
@@ -116,10 +123,12 @@ class Stream:
         "_receiver",
         "_round_trip",
         "_routes",
+        "_stride",
         "_tails_seen",
         "_thread",
         "_transport",
-        "_turn_began",
+        "_turns",
+        "_until_look",
         "_waits_for_credit",
         "backlog",
         "is_open",
@@ -141,7 +150,7 @@ class Stream:
         max_write_buffer: int = 1048576,
         receiver: Receiver | None = None,
         high_watermark: int = 65536,
-        dispatch_budget: float = 0.005,
+        turns: TurnQueue | None = None,
     ) -> None:
         self._inbox = PacketBuffer(codec, pool)
         self._outbox = Outbox(codec, pool)
@@ -156,8 +165,8 @@ class Stream:
         self._max_write_buffer = max_write_buffer
         self._high_watermark = high_watermark
         self._calm_size = min(FLUSH_SIZE, high_watermark, max_write_buffer)
-        self._dispatch_budget = dispatch_budget
-        self._turn_began = -1.0
+        self._turns = turns
+        self._stride = self._until_look = FIRST_STRIDE
         self._bucket: RateBucket | None = None
         self._waits_for_credit = False
         self._is_logged_in = True
@@ -191,7 +200,7 @@ class Stream:
 
     def shut(self) -> None:
         """Dispatch and accept nothing more, and discard what arrived; what was sent before still leaves."""
-        self.is_open = False
+        self.is_open = self._awaits_turn = False
         if not self._is_pumping:
             self._discard()
 
@@ -248,8 +257,8 @@ class Stream:
             self._pump_rest()
 
     def _pump_rest(self) -> None:
-        if self._inbox.buffered and self.is_open:
-            self._pump()
+        if self._inbox.buffered and self.is_open and not self._is_pumping:
+            self._pump_now()
 
     # -- in
 
@@ -322,21 +331,31 @@ class Stream:
         self._is_suspended = False
         self._go_on()
 
+    def hold(self) -> None:
+        """Dispatch nothing until `go_on()`; arriving bytes wait."""
+        self._awaits_turn = True
+
     def go_on(self) -> None:
-        """After `on_yield()`: go on with the packets that wait."""
+        """After `on_yield()` or `hold()`: go on with the packets that wait."""
         self._awaits_turn = False
         self._go_on()
 
     def _go_on(self) -> None:
         if self._bucket is not None:
             self._bucket.refill(self._clock())
-        self._pump()
+        self._pump_now()
         self._look_at_rest()
+
+    def _pump_now(self) -> None:
+        """What came a while ago takes its time from now on."""
+        if self._turns is not None:
+            self._turns.mark()
+        self._pump()
 
     def _pump(self) -> None:
         if self._is_pumping or self._awaits_turn:
             return
-        inbox, ledger, left = self._inbox, self._ledger, LOOK_EVERY
+        inbox, ledger, left = self._inbox, self._ledger, self._until_look
         outer, ledger.pumping, outer_id = ledger.pumping, id(self), ledger.packet_id
         self._is_pumping = True
         try:
@@ -349,9 +368,9 @@ class Stream:
                 elif route.kind == HANDLER:
                     self._dispatch(route)
                 else:
-                    self._dispatch_special(route)
+                    left -= self._dispatch_special(route)
                 left -= 1
-                if not left:
+                if left <= 0:
                     left = self._look_at_clock()
         except errors.InvalidPacketError as error:
             self._violated(error)
@@ -361,24 +380,32 @@ class Stream:
             raise
         finally:
             self._is_pumping = False
-            self._turn_began = -1.0
+            self._until_look = left
             ledger.pumping, ledger.packet_id = outer, outer_id
             if not self.is_open:
                 self._discard()
             self.flush()
 
     def _look_at_clock(self) -> int:
-        """Yield when the packets of this turn have had their time, counted from the first look; how many packets
-        until the next one.
+        """Yield if this turn of the loop has had its time; how many packets until the next look.
+
+        A stride takes a small part of the budget, for everybody has at least one in a turn.
         """
-        now = self._clock()
-        if now - self.last_received < self._dispatch_budget / CALM_PART:
-            return CALM_PART * LOOK_EVERY
-        if self._turn_began < 0.0:
-            self._turn_began = now
-        elif now - self._turn_began >= self._dispatch_budget and not self._awaits_turn:
+        turns = self._turns
+        if turns is None:
+            return MAX_STRIDE
+        passed = turns.look(self._clock() - self.last_received)
+        if passed > turns.budget / 32:
+            self._stride = max(1, self._stride // 4)
+        elif passed < turns.budget / 128:
+            self._stride = min(MAX_STRIDE, self._stride * 2)
+        if not turns.is_over:
+            return self._stride
+        if not self._inbox.buffered:
+            return 1  # nothing is left for another turn; what may still come in this one is
+        if not self._awaits_turn:
             self._yield(0.0)
-        return LOOK_EVERY
+        return self._stride
 
     def _yield(self, delay: float) -> None:
         self._awaits_turn = True
@@ -412,16 +439,14 @@ class Stream:
         packet_id, packet_size, *_ = self._inbox._header
         ledger, bucket = self._ledger, self._bucket
         if bucket is not None:
-            if not self._waits_for_credit:
-                bucket.refill(self.last_received)
-                if bucket.is_spent:
-                    ledger.rejected_rate += 1
-                    ledger.bytes_rejected += packet_size
-                    self.on_rate_exceeded(packet_id)
-                    return False
+            bucket.refill(self.last_received)
+            if bucket.is_spent and not self._waits_for_credit:
+                ledger.rejected_rate += 1
+                ledger.bytes_rejected += packet_size
+                self.on_rate_exceeded(packet_id)
+                return False
             bucket.take(1.0 if route is None else route.cost, packet_size)
-            if bucket.is_spent and self._waits_for_credit:
-                self._wait_for_credit(bucket)
+            self._wait_if_spent(bucket)
         if self._is_logged_in or route is None or route.before_login:
             return True
         ledger.rejected_login += 1
@@ -429,7 +454,9 @@ class Stream:
         self.on_early(packet_id)
         return False
 
-    def _wait_for_credit(self, bucket: RateBucket) -> None:
+    def _wait_if_spent(self, bucket: RateBucket) -> None:
+        if not bucket.is_spent or not self._waits_for_credit or self._awaits_turn:
+            return
         bucket.refill(self._clock())
         if bucket.is_spent:
             self._ledger.rate_waits += 1
@@ -458,37 +485,46 @@ class Stream:
         ledger.bytes_dispatched += inbox._header[1]
         self._call_handler(route, packet_id, packet)
 
-    def _dispatch_special(self, route: Route) -> None:
+    def _dispatch_special(self, route: Route) -> int:
+        """How many packets it took beside the one that was cut."""
         if route.kind == BATCH:
-            self._dispatch_run(route)
-        else:
-            self._dispatch_heartbeat(route)
+            return self._dispatch_run(route)
+        self._dispatch_heartbeat(route)
+        return 0
 
-    def _dispatch_run(self, route: Route) -> None:
+    def _dispatch_run(self, route: Route) -> int:
         """Hand the packet that was cut, and those of its id behind it, to a batch handler."""
         inbox, ledger = self._inbox, self._ledger
         packet_id, packet_size, *_ = inbox._header
-        source = inbox._source
-        starts = inbox._cut_run(route.min_body_size, MAX_PACKETS)
+        source, bucket = inbox._source, self._bucket
+        more = MAX_PACKETS if bucket is None else bucket.affords(route.cost, packet_size)
+        starts = inbox._cut_run(route.min_body_size, min(MAX_PACKETS, 1 + more))
         batch = cut_batch(self, inbox.codec, route.packet_type, packet_id, source, starts)
         ledger.packets_dispatched += len(batch)
         ledger.bytes_dispatched += starts[-1] - starts[0]
-        if self._bucket is not None:  # for the first one it was paid
-            self._bucket.take(route.cost * (len(batch) - 1), starts[-1] - starts[0] - packet_size)
+        if bucket is not None:  # for the first one it was paid
+            bucket.take(route.cost * (len(batch) - 1), starts[-1] - starts[0] - packet_size)
+            self._wait_if_spent(bucket)
         self._call_handler(route, packet_id, batch)
+        return len(starts) - 2
 
     # -- heartbeat
 
-    def ping(self, packet_id: int) -> bool:
-        """Send a ping, whose pong brings `round_trip_time`; False if one is on its way or the session is closed."""
+    def ping(self, packet_id: int, patience: float | None = None) -> bool:
+        """Send a ping, whose pong brings `round_trip_time`; False if it was not taken, or if an earlier one waits for
+        its pong, and not for `patience` seconds yet (None: without end). Errors as in `send`.
+        """
         self.check_thread()
-        if self._awaits_pong:
+        now = self._clock()
+        if self._awaits_pong and (patience is None or now - self._ping_sent < patience):
             return False
         highest = self._outbox.codec.layout.max_sequence
-        self._ping_sequence = self._ping_sequence % highest + 1 if highest else 0
-        self._ping_sent = self._clock()
-        self._awaits_pong = True
-        return self.send(packet_id, b"", self._ping_sequence)
+        sequence = self._ping_sequence % highest + 1 if highest else 0
+        self._awaits_pong = self.send(packet_id, b"", sequence)
+        if self._awaits_pong:
+            self._ping_sequence = sequence
+            self._ping_sent = now
+        return self._awaits_pong
 
     @property
     def round_trip_time(self) -> float | None:
@@ -500,12 +536,19 @@ class Stream:
         self._ledger.packets_dispatched += 1
         self._ledger.bytes_dispatched += self._inbox._header[1]
         if route.kind == PING:
-            assert isinstance(route, PingRoute)
-            extras = self._outbox.codec.extras_of(packet) if self._outbox.codec.has_extras else None
-            self.send(route.pong_id, packet.body, packet.sequence, extras)
+            self._answer_ping(route, packet)
         elif self._awaits_pong and packet.sequence == self._ping_sequence:
             self._round_trip = self.last_received - self._ping_sent
             self._awaits_pong = False
+
+    def _answer_ping(self, route: Route, packet: RawPacket) -> None:
+        assert isinstance(route, PingRoute)
+        extras = self._outbox.codec.extras_of(packet) if self._outbox.codec.has_extras else None
+        try:
+            self.send(route.pong_id, packet.body, packet.sequence, extras)
+        except ValueError as error:  # an id that takes more room in the header
+            self._ledger.handler_errors += 1
+            self.on_handler_error(packet.packet_id, error)
 
     def _call_handler(self, route: Route, packet_id: int, packet: RawPacket | Batch[Any]) -> None:
         """`route.handler(self, packet)`; what it raises or returns goes to the hooks."""
@@ -514,7 +557,9 @@ class Stream:
             result = route.handler(self, packet)
         except errors.InvalidPacketError as error:
             self._violated(error)
-        except Exception as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a cancellation, too: of what it looked at
             self._ledger.handler_errors += 1
             self.on_handler_error(packet_id, error)
         else:
@@ -598,7 +643,9 @@ class Stream:
         if not self.backlog.add(self._outbox.codec, frame):
             return False
         self._ledger.packets_out += 1
-        if self.outbox_size > self._calm_size:
+        if self.backlog.held_size > self._max_write_buffer:
+            self.on_overflow()
+        elif self.outbox_size > self._calm_size:
             self._sent_above_limit()
         return True
 
@@ -619,8 +666,9 @@ class Stream:
             if not self.is_open:
                 self._ledger.sends_refused += len(batch) - first
                 return False
-            limit = self._max_write_buffer if self.is_write_paused else self._calm_size
-            packets = batch._packets_above(first, limit - self._outbox.size)
+            paused = self.is_write_paused
+            room = self._max_write_buffer - self.unsent_size if paused else self._calm_size - self._outbox.size
+            packets = batch._packets_above(first, room)
             self._outbox.append_frame(batch._source[starts[first] : starts[first + packets]])
             first += packets
             self._sent(packets)
@@ -658,6 +706,9 @@ class Stream:
 
     def drain_to_transport(self) -> None:
         """Give everything to the transport, even if it asked to wait: the last step before closing it."""
+        if self.backlog is not None:
+            for frame in self.backlog.take(self.backlog.size):
+                self._outbox.append_frame(frame)
         self._write_out()
 
     def _write_out(self) -> None:
@@ -711,7 +762,7 @@ class Stream:
     def on_partial(self) -> None:
         """A packet began to arrive that is not complete: look at `partial_since()` in time."""
 
-    def on_handler_error(self, packet_id: int, error: Exception) -> None:
+    def on_handler_error(self, packet_id: int, error: BaseException) -> None:
         """A handler raised."""
 
     def on_result(self, packet_id: int, result: Any) -> None:

@@ -1,6 +1,7 @@
 """The book's packets as plain bytes, made and read by hand: the other end of every test over a socket."""
 
 import asyncio
+import socket
 import struct
 
 
@@ -21,3 +22,9 @@ async def echo_server(net, **options):
     server = await net.server(**options)
     server.on(1)(lambda session, packet: session.reply(packet))
     return server
+
+
+def reset(writer):
+    """End a connection by a TCP reset, as a crashed peer's system does."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
