@@ -262,7 +262,7 @@ class ReconnectingClient(Client):
         while True:
             error, lived = await self._attempt(attempt)
             attempt += 1
-            if lived is not None:
+            if lived is not None and lived >= self._stable_after:
                 delays, attempt = delays_of(self._backoff, self._random), 1
             seconds = next(delays, None)
             if seconds is None:
