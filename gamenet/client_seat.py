@@ -53,7 +53,9 @@ class ClientSeat:
                 self.transport.lost(CloseReason.CLOSED)
             raise
         if resumed is None:
-            raise ConnectionResetError(f"the connection ended before a WELCOME: {link.reason}")
+            raise ConnectionResetError(
+                f"the connection ended before a WELCOME ({link.reason}): the server is full, or has no resume=True"
+            )
         return resumed
 
     def hello(self) -> Hello:

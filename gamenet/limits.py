@@ -60,8 +60,8 @@ class Limits:
     """With `resume`: bytes that were sent and not acknowledged before a session waits; also what it may send per round
     trip. What is sent meanwhile waits as for any slow receiver, up to `max_write_buffer`."""
     max_seats_away: int = 1000
-    """With `resume`: seats kept for peers that are away; above, the one that was lost first is given up. Each
-    may hold `max_resume_buffer` and `max_write_buffer`."""
+    """With `resume`: seats kept for peers that are away; above, the one that was lost first is given up, of the
+    same address if that has more than its share. Each may hold `max_resume_buffer` and `max_write_buffer`."""
     max_packets_per_second: float | None = None
     """Packets of cost 1 that a session may send; see `Server(rate_exceeded=)`."""
     max_bytes_per_second: float | None = None

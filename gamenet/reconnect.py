@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import ssl as ssl_module
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
@@ -19,7 +20,7 @@ from gamenet.backoff import Backoff, delays_of
 from gamenet.client import Client, connect_deadline, logger
 from gamenet.client_seat import ClientSeat
 from gamenet.client_states import Closed, Connected, Connecting, GivenUp, Lost, State, StateFeed, States, Waiting
-from gamenet.errors import CloseReason, SessionClosedError
+from gamenet.errors import CloseReason, SessionClosedError, wrong_thread
 from gamenet.heartbeat import Heartbeat
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
@@ -125,7 +126,8 @@ class ReconnectingClient(Client):
         self._seat = (
             ClientSeat(self._loop, self._context.limits, self._begin_session, self._end_link) if resume else None
         )
-        self._has_greeted = False
+        self._is_greeting = self._has_greeted = False
+        self._thread = threading.get_ident()
         self._end_reason: str | None = None
         self._attempts = self._connections = self._losses = self._resumptions = 0
 
@@ -166,7 +168,7 @@ class ReconnectingClient(Client):
     async def connected(self) -> None:
         """Wait until it is connected; at once if it is. `SessionClosedError` when it has ended, or if it does so."""
         async for state in self.states():
-            if isinstance(state, Connected):
+            if isinstance(state, Connected) and self.session.is_open:  # its end is not told of at once
                 return
         raise self._closed_error()
 
@@ -216,6 +218,8 @@ class ReconnectingClient(Client):
         """
         if self._may_send():
             return super().send(packet, body, sequence, header)
+        if self._thread != threading.get_ident():
+            raise wrong_thread(self._thread, threading.get_ident())
         frame = self._frame(packet, body, sequence, header)
         room = self._context.limits.max_write_buffer // 2 - self._unsent_size
         if not self._keep_queued or self._end_reason or len(self._unsent) >= self._queue_size or len(frame) > room:
@@ -282,8 +286,8 @@ class ReconnectingClient(Client):
         began = self._loop.time()
         self._connections += 1
         self._resumptions += resumed
+        self._send_queued()  # before anything that whoever hears of it sends
         self._tell(Connected(resumed))
-        self._send_queued()
         assert self._lost is not None
         reason = await asyncio.shield(self._lost)
         self._losses += 1
@@ -297,11 +301,14 @@ class ReconnectingClient(Client):
             if await self._connect_below():
                 return True
             if self._greet is not None:
+                self._is_greeting = True
                 await self._greet(self)
         except BaseException:
             if not self._has_greeted:  # else there is a session that may still be resumed
                 self.session.abort()
             raise
+        finally:
+            self._is_greeting = False
         self._has_greeted = True
         return False
 
@@ -324,6 +331,8 @@ class ReconnectingClient(Client):
         return self.session
 
     def _end_link(self, reason: str) -> None:
+        if self._is_greeting:  # what it waits for will not come: it fails now, and not at its deadline
+            self.session.abort(reason)
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(reason)
 
@@ -352,7 +361,7 @@ class ReconnectingClient(Client):
     def _closed_error(self) -> SessionClosedError:
         state = self.state
         if self._end_reason is None:
-            return SessionClosedError(f"not connected: {state}")
+            return SessionClosedError(f"not connected: {state}; wait for connected(), or set keep_queued or resume")
         closed = SessionClosedError(f"the client has ended: {self._end_reason}")
         if isinstance(state, GivenUp):
             closed.__cause__ = state.error

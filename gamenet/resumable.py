@@ -2,6 +2,7 @@
 
 What stays true: the session above sees one connection, from its first `connection_made()` to one `connection_lost()`;
 bytes reach it once and in order, over however many links. At most one link is attached; what another brings is ignored.
+No more than `max_resume_buffer` and a chunk wait for a session that does not read, however often its peer comes back.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class ResumableTransport(asyncio.Transport):
         self._on_away = on_away
         self._on_gone = on_gone
         self._socket_transport: asyncio.BaseTransport | None = None  # the link's, or the last one's
-        self._pending: deque[bytes] = deque()  # arrived while the session does not read
+        self._pending: deque[bytes] = deque()  # arrived while the session does not read, and on this link
         self._pending_size = 0
         self._has_peer_ended = False
         self._is_eof_due = False
@@ -79,6 +80,7 @@ class ResumableTransport(asyncio.Transport):
     def detach(self) -> None:
         """Forget the link: another one takes over. What it still brings is ignored."""
         link, self.link = self.link, None
+        self._forget_pending()
         if link is not None:
             link.owner = None
             link.abort()
@@ -91,6 +93,7 @@ class ResumableTransport(asyncio.Transport):
         elif self._has_peer_ended:
             self._look_at_writing()  # what is still written goes nowhere
         else:
+            self._forget_pending()  # it is sent again: kept, it would add up over the links of one who comes and goes
             if self.is_open:
                 self.session.link_is_lost()
                 self._look_at_writing()
@@ -102,7 +105,6 @@ class ResumableTransport(asyncio.Transport):
         """Bytes for the session."""
         if self._is_closing:
             return
-        self.stream.receiving(len(body))
         if not self._is_read_paused and not self._pending:
             return self._hand_on(body)
         self._pending.append(body)
@@ -206,6 +208,9 @@ class ResumableTransport(asyncio.Transport):
 
     def _stop(self) -> None:
         self._is_closing = True
+        self._forget_pending()
+
+    def _forget_pending(self) -> None:
         self._pending.clear()
         self._pending_size = 0
 

@@ -1,14 +1,15 @@
 """The resume protocol without any I/O: records, and the state of one end that outlives its connections.
 
-What stays true: every byte that a session sent is kept until the other end said that it has it; a byte is counted as
-received once, and handed on once. Nothing here knows a loop, a socket or a clock.
+What stays true: every byte that a session sent is kept until the other end said that its session took it; what a
+session did not take when a connection ended is forgotten, and is sent again. No byte is handed on twice. Nothing here
+knows a loop, a socket or a clock.
 
 Below the session, a connection carries records, packets of a layout of their own (1 byte of kind, 3 bytes of size):
 
-    HELLO    client, first: the seat it had (0: none), its secret, and how many bytes it has received there
+    HELLO    client, first: the seat it had (0: none), its secret, and how many bytes its session took
     WELCOME  server, once, in answer: the same of its side, and whether the seat goes on
     DATA     bytes of the session, as they stand on a wire without resume
-    ACK      how many bytes have been received and handed on
+    ACK      how many bytes the session took
     PING     asks for an ACK
     END      nothing more will come: an orderly end, where the end of a connection alone is a loss
 
@@ -65,7 +66,7 @@ class Welcome(Packet, id=2):
 
 
 class Ack(Packet, id=4):
-    """How many bytes were received."""
+    """How many bytes the session took since it began."""
 
     received: u64
 
@@ -103,7 +104,10 @@ def new_reader(pool: PoolAllocator) -> PacketBuffer:
 def read_hello(packet: RawPacket) -> Hello:
     """`InvalidPacketError` for what is none."""
     if packet.packet_id != Hello._id or packet.body_size != Hello.body_size_of():
-        raise InvalidPacketError(f"record {packet.packet_id} of {packet.body_size} bytes where a HELLO must be")
+        raise InvalidPacketError(
+            f"record {packet.packet_id} of {packet.body_size} bytes where a HELLO must be: clients of a server with "
+            "resume=True need it, too"
+        )
     hello = Hello.unpack(packet.body)
     if hello.magic != MAGIC or hello.version != VERSION:
         raise InvalidPacketError(f"a HELLO of version {hello.version} with {hello.magic!r}, ours is {VERSION}")
@@ -131,19 +135,18 @@ class ResumableStream:
     """The bytes of one session, both ways, across connections.
 
     Sending: `sending()` what the session writes, `acknowledged()` what the peer has, `resending()` on a new
-    connection. Receiving: `receiving()` what arrived, `handed_on()` what the session took, `ack()` now and then.
+    connection. Receiving: `handed_on()` what the session took, `ack()` now and then, `promise()` on a new connection.
     """
 
-    __slots__ = ("_handed_on", "_kept", "_kept_from", "_told", "received", "sent")
+    __slots__ = ("_kept", "_kept_from", "_told", "received", "sent")
 
     def __init__(self) -> None:
         self.sent = 0
         """Bytes that the session has sent since it began."""
         self.received = 0
-        """Bytes that have arrived for it since it began."""
+        """Bytes that it took since it began."""
         self._kept: deque[bytes] = deque()
         self._kept_from = 0  # where in the stream the first of them begins, or what of it is acknowledged ends
-        self._handed_on = 0
         self._told = 0
 
     @property
@@ -178,22 +181,17 @@ class ResumableStream:
         """Everything that is kept, as records."""
         return b"".join(map(_as_records, self._kept))
 
-    def receiving(self, size: int) -> None:
-        """Count bytes that arrived."""
-        self.received += size
-
     def handed_on(self, size: int) -> bytes | None:
         """Count bytes that the session took; an ACK to send, if one is due."""
-        self._handed_on += size
-        return self.ack() if self._handed_on - self._told >= ACK_EVERY else None
+        self.received += size
+        return self.ack() if self.received - self._told >= ACK_EVERY else None
 
     def ack(self) -> bytes:
         """An ACK of what was handed on, as a record: the sender may go on only as fast as the session reads."""
-        self._told = max(self._told, self._handed_on)
-        return record(Ack(received=self._told))
+        return record(Ack(received=self.promise()))
 
     def promise(self) -> int:
-        """What to say that was received when a connection is made: everything, also what was not handed on yet."""
+        """What to say that was received when a connection is made; what arrived beyond that is sent again."""
         self._told = self.received
         return self.received
 

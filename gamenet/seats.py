@@ -1,7 +1,8 @@
 """The seats of a server whose sessions can be resumed: who has one, who is away, and for how long.
 
 What stays true: a seat has one secret, one session, and at most one link; whoever brings the secret takes over from the
-link that was there. A session counts against the server's admission only while it has a link.
+link that was there. There are no more seats than `max_sessions`, so that a place is kept for each that is away; only
+those with a link count against the server's admission of connections.
 """
 
 from __future__ import annotations
@@ -24,14 +25,18 @@ from gamenet.session import Session
 
 _Tell = Callable[[Session], object]
 
+COUNTS = ("resumed", "expired", "given_up", "unknown", "refused")
+"""What is counted over the life of a server: see `Seats.stats()`."""
+
 
 class Seat:
     """What is kept for one client: its session's transport, under an id that anybody may know and a secret."""
 
-    __slots__ = ("id", "secret", "timer", "transport")
+    __slots__ = ("id", "network", "secret", "timer", "transport")
 
-    def __init__(self, seat_id: int, transport: ResumableTransport) -> None:
+    def __init__(self, seat_id: int, network: str, transport: ResumableTransport) -> None:
         self.id = seat_id
+        self.network = network  # of its latest link
         self.secret = new_secret()
         self.transport = transport
         self.timer: asyncio.TimerHandle | None = None  # set while it is away
@@ -70,6 +75,7 @@ class Seats:
         self._numbers = count(1)
         self._seats: dict[int, Seat] = {}
         self._away: dict[int, Seat] = {}  # in the order in which they were lost
+        self._away_of: dict[str, dict[int, Seat]] = {}  # the same of each network
         self._links: set[SeatLink] = set()  # that have not said HELLO
         self._is_closed = False
 
@@ -78,11 +84,10 @@ class Seats:
         return SeatLink(self, self._loop, self._limits, self._pool)
 
     def stats(self) -> dict[str, int]:
-        """`away` now; so far `resumed`, `expired` (nobody came), `given_up` (too many away), `unknown` (asked for a
-        seat that was not there), `refused` (no HELLO, or none in time).
+        """`away` now; so far `resumed`, `expired` (nobody came), `given_up` (too many away, in all or of one address),
+        `unknown` (asked for a seat that was not there), `refused` (no HELLO, or none in time).
         """
-        names = ("resumed", "expired", "given_up", "unknown", "refused")
-        return {"away": len(self._away), **{name: self.counts[name] for name in names}}
+        return {"away": len(self._away), **{name: self.counts[name] for name in COUNTS}}
 
     def close(self) -> None:
         """Nobody comes or comes back any more. Sessions that have a link go on."""
@@ -112,7 +117,7 @@ class Seats:
         seat = self._find(hello)
         if seat is None:
             self.counts["unknown"] += bool(hello.seat)
-            self._seat(link)
+            self._welcome(link)
         else:
             self._resume(seat, link, hello.received)
 
@@ -139,9 +144,25 @@ class Seats:
             return None
         return seat
 
-    def _seat(self, link: SeatLink) -> None:
+    def _welcome(self, link: SeatLink) -> None:
+        """Somebody new, if a place is left beside those that are kept."""
+        network = link.network or ""
+        limit = self._admission.max_sessions_per_address
+        while limit is not None and self._count_of(network) > limit and network in self._away_of:
+            self._give_up(_first(self._away_of[network]))
+        if len(self._seats) >= self._admission.max_sessions:
+            self._admission.refused[CloseReason.SERVER_FULL] += 1
+            return link.abort(CloseReason.SERVER_FULL)
+        self._seat(link, network)
+
+    def _count_of(self, network: str) -> int:
+        """Connections and kept seats of one address; 0 for what has none, which no limit concerns."""
+        here = self._admission.held_by_network.get(network, 0)
+        return here + len(self._away_of.get(network, ())) if network else 0
+
+    def _seat(self, link: SeatLink, network: str) -> None:
         transport = ResumableTransport(self._loop, self._limits, self._new_session(), self._lost, self._gone)
-        seat = Seat(next(self._numbers), transport)
+        seat = Seat(next(self._numbers), network, transport)
         self._seats[seat.id] = seat
         transport.seat = seat
         self._connect(seat, link, False, 0)
@@ -153,6 +174,7 @@ class Seats:
         self._stay(seat)
         if not was_away and seat.transport.is_open:
             self._release(seat.session)
+        seat.network = link.network or ""
         self.counts["resumed"] += 1
         was_open = seat.transport.is_open
         self._connect(seat, link, True, received)
@@ -175,12 +197,21 @@ class Seats:
         if self._is_closed:
             return self._drop(seat, CloseReason.SERVER_STOPPED)
         if len(self._away) >= self._limits.max_seats_away:
-            self.counts["given_up"] += 1
-            self._drop(next(iter(self._away.values())), CloseReason.SEAT_GIVEN_UP)
-        self._away[seat.id] = seat
+            self._give_up(self._one_too_many(seat.network))
+        self._away[seat.id] = self._away_of.setdefault(seat.network, {})[seat.id] = seat
         seat.timer = self._loop.call_later(self._limits.resume_timeout, self._expired, seat)
         if transport.is_open:
             self._tell_away(seat.session)
+
+    def _one_too_many(self, network: str) -> Seat:
+        """Who was lost first: of `network`, if it has its share, for who comes and goes shall displace himself."""
+        same = self._away_of.get(network, {})
+        has_its_share = len(same) * len(self._away_of) >= self._limits.max_seats_away
+        return _first(same if has_its_share else self._away)
+
+    def _give_up(self, seat: Seat) -> None:
+        self.counts["given_up"] += 1
+        self._drop(seat, CloseReason.SEAT_GIVEN_UP)
 
     def _expired(self, seat: Seat) -> None:
         self.counts["expired"] += 1
@@ -201,7 +232,11 @@ class Seats:
 
     def _stay(self, seat: Seat) -> None:
         """It is away no longer."""
-        self._away.pop(seat.id, None)
+        if self._away.pop(seat.id, None) is not None:
+            same = self._away_of[seat.network]
+            del same[seat.id]
+            if not same:
+                del self._away_of[seat.network]
         if seat.timer is not None:
             seat.timer.cancel()
             seat.timer = None
@@ -212,8 +247,12 @@ class Seats:
             self._admission.release(network)
 
 
+def _first(seats: dict[int, Seat]) -> Seat:
+    return next(iter(seats.values()))
+
+
 class SeatLink(Link):
-    """A link of a server: it says HELLO within `handshake_timeout`, and then has a seat."""
+    """A link of a server: within `handshake_timeout` it says HELLO, gets a seat, and answers the WELCOME."""
 
     def __init__(self, seats: Seats, *values: Any) -> None:
         super().__init__(*values)
@@ -226,9 +265,7 @@ class SeatLink(Link):
         self._seats.connected(self)
 
     def handshake(self, packet: RawPacket) -> None:
-        hello = read_hello(packet)
-        self._lift()
-        self._seats.greeted(self, hello)
+        self._seats.greeted(self, read_hello(packet))
 
     def on_violation(self, error: InvalidPacketError) -> None:
         self._seats.refused(self, error)
@@ -239,7 +276,8 @@ class SeatLink(Link):
 
     def _late(self) -> None:
         self._deadline = None
-        self.abort(CloseReason.HANDSHAKE_TIMEOUT)
+        if self.owner is None or not self.owner.is_open:
+            self.abort(CloseReason.HANDSHAKE_TIMEOUT)
 
     def _lift(self) -> None:
         if self._deadline is not None:

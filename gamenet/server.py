@@ -27,7 +27,7 @@ from gamenet.listener import Listener, Listening
 from gamenet.manager import SessionManager
 from gamenet.packets import Packet
 from gamenet.reload import Hooks, reload_module
-from gamenet.seats import Seats
+from gamenet.seats import COUNTS, Seats
 from gamenet.session import Session, SessionContext
 from gamenet.transports import TransportName, Transports, check_name, choose_server
 from gamenet.transports.acceptors import Tls
@@ -399,17 +399,22 @@ class Server:
 
     # -- the ledger
 
+    def _seat_stats(self) -> dict[str, int]:
+        if self._seats is not None:
+            return self._seats.stats()
+        return dict.fromkeys(("away", *COUNTS), 0) if self.resume else {}
+
     def stats(self) -> dict[str, Any]:
         """The ledger, as a plain dict of its own.
 
         Between two turns of the loop `bytes_in == bytes_dispatched + bytes_rejected + bytes_discarded +
         bytes_buffered`. Counts are since the server was made; `sessions`, `connecting` (TLS handshakes in
-        progress), `bytes_buffered` and `pool` are of now.
+        progress), `bytes_buffered`, `pool` and `seats["away"]` are of now. `seats` is empty without `resume`.
         """
         ledger = self._ledger
         return {
             "sessions": len(self.sessions),
-            "seats": {} if self._seats is None else self._seats.stats(),
+            "seats": self._seat_stats(),
             "accepted": self._accepted,
             "connecting": 0 if self._listener is None else self._listener.connecting,
             "refused": dict(self._admission.refused),

@@ -75,6 +75,19 @@ def test_it_comes_back_when_an_established_link_dies(gamenet, end):
     run(gamenet, main)
 
 
+def test_connected_waits_behind_an_end_that_nobody_was_told_of_yet(gamenet):
+    async def main():
+        async with world(gamenet) as (net, _server), client_of(gamenet, net) as client:
+            await client.connected()
+            client.session.abort()
+            assert isinstance(client.state, gamenet.Connected)
+            await client.connected()
+            await client.request(1)
+            assert client.stats()["connections"] == 2
+
+    run(gamenet, main)
+
+
 def test_a_frozen_link_is_noticed_by_its_heartbeats(gamenet):
     async def main():
         heartbeat = gamenet.Heartbeat(10, 11, interval=2.0)
@@ -149,7 +162,8 @@ def test_fault_32_a_server_that_accepts_and_closes_is_not_hammered(gamenet):
         async with world(gamenet) as (net, server):
             server.on_opened(lambda session: session.close())
             async with client_of(gamenet, net) as client:
-                assert await client.wait_closed() == "given_up"
+                async with asyncio.timeout(1000):
+                    assert await client.wait_closed() == "given_up"
                 assert client.stats()["connections"] == 6
                 waits = [state.seconds for state in client.seen if isinstance(state, gamenet.Waiting)]
                 assert len(waits) == 5
@@ -261,6 +275,35 @@ def test_queued_sends_leave_in_order_when_it_is_back(gamenet):
     run(gamenet, main)
 
 
+def test_queued_sends_leave_before_what_on_state_sends(gamenet):
+    async def main():
+        async with world(gamenet, handlers=False) as (net, server):
+            got = []
+            server.on(1)(lambda session, packet: got.append(packet.body))
+
+            def on_state(state):
+                if isinstance(state, gamenet.Connected):
+                    assert client.send(1, b"back")
+
+            async with client_of(gamenet, net, keep_queued=True, on_state=on_state) as client:
+                client.send(1, b"queued")
+                await client.connected()
+                await asyncio.sleep(1)
+            assert got == [b"queued", b"back"]
+
+    run(gamenet, main)
+
+
+def test_queueing_belongs_to_the_thread_of_the_loop(gamenet):
+    async def main():
+        async with world(gamenet) as (net, _server), client_of(gamenet, net, keep_queued=True) as client:
+            with pytest.raises(gamenet.WrongThreadError, match="call_soon_threadsafe"):
+                await asyncio.to_thread(client.send, 1)
+            assert client.stats()["queued"] == 0
+
+    run(gamenet, main)
+
+
 def test_queued_sends_are_bounded_in_bytes(gamenet):
     async def main():
         async with world(gamenet) as (net, _server):
@@ -306,6 +349,29 @@ def test_greeting_comes_before_everything_else(gamenet):
                 net.cut()
                 await asyncio.sleep(5)
             assert got == [b"login", b"first", b"second", b"login"]
+
+    run(gamenet, main)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_greeting_whose_link_dies_fails_at_once(gamenet, resume):
+    async def main():
+        async with world(gamenet, handlers=False, resume=resume) as (net, server):
+            server.on(1)(lambda session, packet: None)
+            server.on(2)(lambda session, packet: session.reply(packet))
+
+            async def greet(client):
+                await client.request(1 + (client.stats()["attempts"] > 1), timeout=100.0)
+
+            options = {"connect_timeout": 50.0, "backoff": [0, 0], "resume": resume}
+            async with client_of(gamenet, net, greet=greet, **options) as client:
+                await asyncio.sleep(1)
+                assert not client.is_connected
+                net.reset()
+                await asyncio.sleep(0.1)
+                assert names(client.seen) == ["Connecting", "Waiting", "Connecting", "Connected"]
+                assert "network_error" in str(client.seen[1].error)
+                assert not client.seen[-1].resumed  # what was not greeted is not gone on with
 
     run(gamenet, main)
 

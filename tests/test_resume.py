@@ -46,7 +46,6 @@ class End:
         self.reader.feed(chunk)
         for packet in self.reader:
             if packet.packet_id == self.resume.DATA:
-                self.stream.receiving(packet.body_size)
                 self.got += packet.body
                 ack = self.stream.handed_on(packet.body_size)
                 self.wire += ack or b""
@@ -100,7 +99,6 @@ def test_acks_are_checked(gamenet, resume):
 
 def test_an_ack_is_due_at_its_size_and_not_below(resume):
     stream = resume.ResumableStream()
-    stream.receiving(resume.ACK_EVERY)
     assert stream.handed_on(resume.ACK_EVERY - 1) is None
     assert stream.handed_on(1) == resume.record(resume.Ack(received=resume.ACK_EVERY))
     assert stream.handed_on(1) is None
@@ -428,24 +426,174 @@ def test_seats_away_are_bounded(gamenet):
     run(gamenet, main)
 
 
-def test_who_is_away_has_no_place_in_the_admission(gamenet):
+def test_a_full_server_keeps_the_places_of_who_is_away(gamenet):
     async def main():
-        async with world(gamenet, max_sessions=1) as (net, server):
-            first = client_of(gamenet, net, backoff=[5, *LONG])
-            async with first:
-                await first.connected()
-                net.cut()
-                await settle()
-                second = client_of(gamenet, net)
-                async with second:
-                    await second.connected()
-                    await asyncio.sleep(10)  # the first one tries, and is refused
-                    assert not first.is_connected
-                await asyncio.sleep(1)
-                assert first.is_connected
-                assert first.stats()["resumed"] == 1
+        async with world(gamenet, max_sessions=2) as (net, server):
+            clients = [client_of(gamenet, net, backoff=[20, *LONG]) for _ in range(2)]
+            for client in clients:
+                client.start()
+                await client.connected()
+            net.cut()
+            await settle()
+            late = client_of(gamenet, net, backoff=[1] * 100)
+            async with late:
+                await asyncio.sleep(10)
+                assert server.stats()["refused"]["server_full"] >= 9
+                assert "the server is full" in str(late.seen[-1].error)
+                await asyncio.sleep(15)
+                assert all(client.stats()["resumed"] == 1 for client in clients)
+                assert not late.is_connected
+                await clients[0].close()
+                await asyncio.sleep(2)
+                assert late.is_connected
+                assert server.stats()["sessions"] == 2
+            await clients[1].close()
             await settle()
             assert server._admission.held == 0
+
+    run(gamenet, main)
+
+
+def test_a_place_is_free_again_when_its_time_is_over(gamenet):
+    async def main():
+        async with world(gamenet, max_sessions=1) as (net, server):
+            async with client_of(gamenet, net, backoff=[1000]) as first:
+                await first.connected()
+                net.cut()
+                async with client_of(gamenet, net, backoff=[1] * 100) as second:
+                    await asyncio.sleep(29)
+                    assert not second.is_connected
+                    await asyncio.sleep(3)
+                    assert second.is_connected
+            assert server.stats()["seats"]["expired"] == 1
+
+    run(gamenet, main)
+
+
+class Peers:
+    """Plain peers of chosen addresses, in memory, that were welcomed and have answered."""
+
+    def __init__(self, resume, net):
+        self.resume, self.net = resume, net
+
+    async def come(self, host):
+        self.net.host = host
+        reader, writer = await self.net.open(4000)
+        await shake_hands(self.resume, reader, writer)
+        writer.write(self.resume.record(self.resume.Ack(received=0)))
+        await asyncio.sleep(0.01)
+        return writer
+
+    async def come_and_go(self, host):
+        (await self.come(host)).close()
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def addressed(gamenet, monkeypatch):
+    """Connections in memory come from `net.host`."""
+    pair = gamenet.testing.network.memory_pair
+
+    def from_host(client, server, *, addresses, **options):
+        (_, port), theirs = addresses
+        host = getattr(from_host.net, "host", "127.0.0.1")
+        return pair(client, server, addresses=((host, port), theirs), **options)
+
+    monkeypatch.setattr(gamenet.testing.network, "memory_pair", from_host)
+    return from_host
+
+
+def test_one_address_has_no_more_seats_than_connections(gamenet, resume, addressed):
+    async def main():
+        async with world(gamenet, max_sessions_per_address=2) as (net, server):
+            addressed.net, peers = net, Peers(resume, net)
+            await peers.come_and_go("192.0.2.9")
+            for n in range(1, 6):
+                await peers.come_and_go("192.0.2.1")
+                assert server.stats()["seats"]["away"] == 1 + min(n, 2)
+            assert server.stats()["seats"]["given_up"] == 3
+            stays = await peers.come("192.0.2.1")
+            assert server.stats()["seats"]["away"] == 2
+            stays.close()
+            await asyncio.sleep(31)
+            assert server.stats()["seats"]["away"] == 0
+            assert not server._seats._away_of
+
+    run(gamenet, main)
+
+
+def test_who_comes_and_goes_displaces_only_himself(gamenet, resume, addressed):
+    async def main():
+        async with world(gamenet, max_seats_away=10) as (net, server):
+            addressed.net, peers = net, Peers(resume, net)
+            for n in range(4):
+                await peers.come_and_go(f"198.51.100.{n}")
+            for _ in range(50):
+                await peers.come_and_go("192.0.2.1")
+            assert server.stats()["seats"]["away"] == 10
+            kept = [seat.network for seat in server._seats._away.values()]
+            assert kept == [f"198.51.100.{n}" for n in range(4)] + ["192.0.2.1"] * 6
+
+    run(gamenet, main)
+
+
+def test_a_handshake_that_drips_is_ended_in_time(gamenet, resume):
+    """Bytes behind the WELCOME that make no record are no sign of life."""
+
+    async def main():
+        async with world(gamenet, handshake_timeout=5.0) as (net, server):
+            reader, writer = await net.open(4000)
+            await shake_hands(resume, reader, writer)
+            for byte in resume.record(resume.Ack(received=0))[:6]:
+                writer.write(bytes([byte]))
+                await asyncio.sleep(1)
+            assert server._admission.held == 0
+            assert server.told == []
+            writer.close()
+
+    run(gamenet, main)
+
+
+def test_coming_back_again_and_again_piles_nothing_up(gamenet, resume):
+    """A session that does not read keeps what one link brought, and not what each of them did."""
+
+    async def main():
+        options = {"max_resume_buffer": 16_384, "max_read_buffer": 1000}
+        async with world(gamenet, **options) as (net, server):
+            got, go_on = [], asyncio.Event()
+
+            @server.on(1)
+            async def slow(session, packet):
+                got.append(packet.sequence)
+                await go_on.wait()
+
+            codec = gamenet.HeaderCodec()
+            stream = b"".join(codec.frame(1, bytes(992), n) for n in range(100))
+            seat, secret, received = 0, bytes(16), 0
+            for _ in range(50):
+                reader, writer = await net.open(4000)
+                welcome = await shake_hands(resume, reader, writer, seat, secret)
+                seat, secret = welcome.seat, welcome.secret
+                assert welcome.received >= received
+                received = welcome.received
+                writer.write(resume.record(resume.Ack(received=0)))
+                rest = stream[received:]
+                for start in range(0, len(rest), 1000):
+                    writer.write(gamenet.HeaderCodec(resume._LAYOUT).frame(resume.DATA, rest[start : start + 1000]))
+                await asyncio.sleep(0.01)
+                transport = next(iter(server._seats._seats.values())).transport
+                assert transport._pending_size <= 16_384 + 262_144
+                assert len(got) == 1
+                writer.transport.abort()
+                await asyncio.sleep(0.01)
+            assert transport._pending_size > 16_384  # or the test shows nothing
+            go_on.set()
+            reader, writer = await net.open(4000)
+            welcome = await shake_hands(resume, reader, writer, seat, secret)
+            writer.write(resume.ResumableStream().sending(stream[welcome.received :]))
+            await settle()
+            assert got == list(range(100))
+            writer.close()
 
     run(gamenet, main)
 

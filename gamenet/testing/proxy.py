@@ -150,6 +150,9 @@ class ChaosProxy:
         self._links.add(link)
         link.done.add_done_callback(lambda _: self._links.discard(link))
         link.set_frozen(self._is_frozen)
+        task = asyncio.current_task()
+        assert task is not None
+        self._connecting.discard(task)  # no longer to be cancelled: half a link has nobody to end it
         await link.start()
 
 
@@ -166,10 +169,19 @@ class _Link:
         """Read and write from now on."""
         loop = asyncio.get_running_loop()
         client, server = self._ends
-        await loop.create_connection(lambda: server, sock=server.sock)
-        await loop.connect_accepted_socket(lambda: client, client.sock)
+        try:
+            await loop.create_connection(lambda: server, sock=server.sock)
+            await loop.connect_accepted_socket(lambda: client, client.sock)
+        except OSError:  # reset by now, and a system that minds
+            return self._never_made()
         for end in self._ends:
             end.schedule()
+
+    def _never_made(self) -> None:
+        self.abort()
+        for end in self._ends:
+            end.drop_unconnected()
+        self.ended()
 
     def cut(self) -> None:
         """EOF on both sides, now; what they still send is lost."""
@@ -218,6 +230,7 @@ class _End(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._is_full = False  # what was written here has not left yet
+        self._is_aborted = False
         self._next: asyncio.Handle | None = None
 
     def linger_zero(self) -> None:
@@ -226,7 +239,8 @@ class _End(asyncio.Protocol):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
 
     def abort(self) -> None:
-        """Close the socket at once."""
+        """Close the socket at once, or as soon as the loop has it."""
+        self._is_aborted = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -235,10 +249,18 @@ class _End(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def drop_unconnected(self) -> None:
+        """Close the socket if the loop never had it."""
+        if self._transport is None and not self.is_gone:
+            self.is_gone = True
+            self.sock.close()
+
     # -- called by the loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        if self._is_aborted:
+            return self._transport.abort()
         self._transport.set_write_buffer_limits(0)  # bytes wait in the shaper and nowhere else
 
     def data_received(self, data: bytes) -> None:
