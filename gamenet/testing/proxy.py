@@ -175,7 +175,7 @@ class _Link:
         except OSError:  # reset by now, and a system that minds
             return self._never_made()
         for end in self._ends:
-            end.schedule()
+            end.started()
 
     def _never_made(self) -> None:
         self.abort()
@@ -239,7 +239,7 @@ class _End(asyncio.Protocol):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
 
     def abort(self) -> None:
-        """Close the socket at once, or as soon as the loop has it."""
+        """Close the socket at once, or when the loop has taken it over."""
         self._is_aborted = True
         if self._transport is not None:
             self._transport.abort()
@@ -248,6 +248,14 @@ class _End(asyncio.Protocol):
         """Close the socket when what was written has left."""
         if self._transport is not None:
             self._transport.close()
+
+    def started(self) -> None:
+        """Both ends are connected. Not before: uvloop knows a socket's object only when `create_connection()` returns,
+        and would close its number without it.
+        """
+        if self._is_aborted:
+            self.abort()
+        self.schedule()
 
     def drop_unconnected(self) -> None:
         """Close the socket if the loop never had it."""
@@ -259,8 +267,6 @@ class _End(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        if self._is_aborted:
-            return self._transport.abort()
         self._transport.set_write_buffer_limits(0)  # bytes wait in the shaper and nowhere else
 
     def data_received(self, data: bytes) -> None:
