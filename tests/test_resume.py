@@ -392,6 +392,49 @@ def test_a_server_that_restarted_begins_anew_and_says_so(gamenet):
     run(gamenet, main)
 
 
+def test_the_ledger_balances_across_connections(gamenet, resume):
+    """Half a packet is cut off, waits while its sender is away, and is completed, or discarded at the end."""
+
+    async def main():
+        async with world(gamenet) as (net, server):
+            frame = gamenet.HeaderCodec().frame(1, bytes(100))
+            for completes in (True, False):
+                sender = resume.ResumableStream()
+                reader, writer = await net.open(4000)
+                first = await shake_hands(resume, reader, writer)
+                writer.write(sender.sending(frame + frame[:50]))
+                await settle()
+                writer.close()
+                await settle()
+                check_ledger(server, buffered=50, sessions=1)
+                if completes:
+                    reader, writer = await net.open(4000)
+                    again = await shake_hands(resume, reader, writer, first.seat, first.secret)
+                    assert again.received == 158
+                    sender.acknowledged(again.received)
+                    writer.write(sender.sending(frame[50:]))
+                    writer.write(resume.record(resume.END))
+                    await settle()
+                    writer.close()
+                    assert server.stats()["bytes_dispatched"] == 2 * 108
+                else:
+                    await asyncio.sleep(31)
+                    assert server.stats()["bytes_discarded"] == 50
+                check_ledger(server, buffered=0, sessions=0)
+            assert server.stats()["accepted"] == 2
+            assert server.stats()["closed"] == {"peer_closed": 1, "resume_timeout": 1}
+
+    run(gamenet, main)
+
+
+def check_ledger(server, buffered, sessions):
+    stats = server.stats()
+    assert (stats["bytes_buffered"], stats["sessions"]) == (buffered, sessions)
+    counted = sum(stats[f"bytes_{fate}"] for fate in ("dispatched", "rejected", "discarded", "buffered"))
+    assert stats["bytes_in"] == counted
+    assert stats["accepted"] == stats["sessions"] + sum(stats["closed"].values())
+
+
 def test_the_server_stops_while_somebody_is_away(gamenet):
     async def main():
         async with world(gamenet) as (net, server), client_of(gamenet, net, backoff=[20]) as client:
@@ -836,6 +879,7 @@ def test_ten_thousand_packets_cut_a_hundred_times(gamenet, seed):
             await reading
             assert asked == heard == list(range(PACKETS))
             assert server.stats()["accepted"] == 1
+            assert server.stats()["bytes_in"] == server.stats()["bytes_dispatched"]
             assert stats["attempts"] > CUTS
             print(f"{stats}, {server.stats()['seats']}")
 
