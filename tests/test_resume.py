@@ -597,8 +597,11 @@ def test_a_handshake_that_drips_is_ended_in_time(gamenet, resume):
     run(gamenet, main)
 
 
-def test_coming_back_again_and_again_piles_nothing_up(gamenet, resume):
-    """A session that does not read keeps what one link brought, and not what each of them did."""
+@pytest.mark.parametrize("packets", [12, 100])
+def test_coming_back_again_and_again_piles_nothing_up(gamenet, resume, packets):
+    """A session that does not read keeps what one link brought, and not what each of them did. 12 packets are less
+    than `max_resume_buffer`: the link is read, and its end is seen; with 100 the next link takes over.
+    """
 
     async def main():
         options = {"max_resume_buffer": 16_384, "max_read_buffer": 1000}
@@ -611,7 +614,7 @@ def test_coming_back_again_and_again_piles_nothing_up(gamenet, resume):
                 await go_on.wait()
 
             codec = gamenet.HeaderCodec()
-            stream = b"".join(codec.frame(1, bytes(992), n) for n in range(100))
+            stream = b"".join(codec.frame(1, bytes(992), n) for n in range(packets))
             seat, secret, received = 0, bytes(16), 0
             for _ in range(50):
                 reader, writer = await net.open(4000)
@@ -629,13 +632,13 @@ def test_coming_back_again_and_again_piles_nothing_up(gamenet, resume):
                 assert len(got) == 1
                 writer.transport.abort()
                 await asyncio.sleep(0.01)
-            assert transport._pending_size > 16_384  # or the test shows nothing
+            assert server.told.count("away") == (50 if packets == 12 else 0)
             go_on.set()
             reader, writer = await net.open(4000)
             welcome = await shake_hands(resume, reader, writer, seat, secret)
             writer.write(resume.ResumableStream().sending(stream[welcome.received :]))
             await settle()
-            assert got == list(range(100))
+            assert got == list(range(packets))
             writer.close()
 
     run(gamenet, main)
@@ -827,6 +830,29 @@ def test_closing_at_any_turn_of_a_handshake_leaves_nothing(gamenet, turns):
                 await asyncio.sleep(31)
                 assert server.stats()["seats"]["away"] == 0
                 assert not server.sessions
+
+    run(gamenet, main)
+
+
+def test_what_a_client_did_not_read_before_a_loss_is_sent_again_and_read_once(gamenet):
+    async def main():
+        async with world(gamenet) as (net, server):
+            options = {"max_queued": 4, "max_read_buffer": 1000, "max_resume_buffer": 16_384}
+            async with client_of(gamenet, net, **options) as client:
+                await client.connected()
+                session = next(iter(server.sessions))
+                for n in range(300):
+                    session.send(3, bytes(100), n)
+                    if not n % 20:
+                        await asyncio.sleep(0)
+                for turn in range(3):
+                    await settle()
+                    assert client._seat.transport._pending_size > 0
+                    net.reset()
+                    await settle()
+                    assert client.stats()["resumed"] == turn + 1
+                assert [(await anext(client)).sequence for _ in range(300)] == list(range(300))
+                assert client.stats()["lost"] == 3
 
     run(gamenet, main)
 
