@@ -82,6 +82,7 @@ class ChaosProxy:
         for link in [*self._links]:
             link.abort()
             await link.done
+            self._links.discard(link)  # its callback may be a turn behind
 
     # -- disturbances, as those of `MemoryNetwork`
 
