@@ -14,7 +14,9 @@ from gamenet._core import (
     RawPacket,
     backend,
 )
+from gamenet.backoff import Backoff
 from gamenet.client import Client, connect
+from gamenet.client_states import Closed, Connected, Connecting, GivenUp, Lost, Waiting
 from gamenet.decoder import Decoder
 from gamenet.dispatch import DispatchTable
 from gamenet.errors import (
@@ -33,6 +35,7 @@ from gamenet.layout import BOOK_HEADER, LINES, DelimiterLayout, HeaderField, Hea
 from gamenet.limits import Limits
 from gamenet.manager import Room, SessionGroup, SessionManager
 from gamenet.packets import Packet
+from gamenet.reconnect import ReconnectingClient
 from gamenet.run import run, serve
 from gamenet.server import Server
 from gamenet.session import Session
@@ -44,16 +47,21 @@ __all__ = [
     "BOOK_HEADER",
     "LINES",
     "AuthenticationError",
+    "Backoff",
     "Batch",
     "Block",
     "Client",
     "CloseReason",
+    "Closed",
+    "Connected",
+    "Connecting",
     "Deadline",
     "Decoder",
     "DelimiterLayout",
     "DispatchTable",
     "ErrorCode",
     "GameNetError",
+    "GivenUp",
     "HeaderCodec",
     "HeaderField",
     "HeaderLayout",
@@ -61,12 +69,14 @@ __all__ = [
     "InvalidPacketError",
     "Layout",
     "Limits",
+    "Lost",
     "Packet",
     "PacketBuffer",
     "PacketHeader",
     "PoolAllocator",
     "PoolExhaustedError",
     "RawPacket",
+    "ReconnectingClient",
     "Room",
     "Server",
     "Session",
@@ -75,6 +85,7 @@ __all__ = [
     "SessionManager",
     "TimeoutManager",
     "VarIntField",
+    "Waiting",
     "WrongThreadError",
     "__version__",
     "backend",

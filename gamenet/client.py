@@ -65,9 +65,10 @@ class Client:
         self._context = SessionContext(
             self, loop, limits, codec, pool, self.dispatch.routes, self._ledger, logger, heartbeat=heartbeat
         )
-        self.session = transports.session_type(self._context)
         self._mailbox = self._context.mailbox
         self._mailbox.open(loop, self._context.log, self._ledger)
+        self._transports = transports
+        self.session = self._new_session()
         self._loop = loop
         self._max_queued = max_queued
         self._queue: deque[RawPacket] = deque()
@@ -129,7 +130,7 @@ class Client:
         sequence = self._next_sequence()
         answer: asyncio.Future[RawPacket] = self._loop.create_future()
         if not self.send(packet, body, sequence, header):
-            raise SessionClosedError(f"the connection has ended: {self.close_reason}")
+            raise self._closed_error()
         self._requests[sequence] = answer
         try:
             async with asyncio.timeout(timeout):
@@ -147,7 +148,7 @@ class Client:
             if self._closed.done():
                 if self.close_reason in _ORDERLY:
                     raise StopAsyncIteration
-                raise SessionClosedError(f"the connection has ended: {self.close_reason}")
+                raise self._closed_error()
             if self._reader is not None:
                 raise RuntimeError("somebody else waits for this client's next packet already")
             self._reader = self._loop.create_future()
@@ -178,13 +179,26 @@ class Client:
 
     def session_closed(self, session: Session, reason: str) -> None:
         """Called when the connection is gone."""
+        self._end_requests(reason)
+        self._end()
+
+    def _new_session(self) -> Session:
+        return self._transports.session_type(self._context)
+
+    def _closed_error(self) -> SessionClosedError:
+        return SessionClosedError(f"the connection has ended: {self.close_reason}")
+
+    def _end_requests(self, reason: str) -> None:
+        for answer in self._requests.values():
+            if not answer.done():
+                answer.set_exception(SessionClosedError(f"the connection has ended: {reason}"))
+
+    def _end(self) -> None:
+        """Nothing will arrive any more."""
         self._mailbox.close()
         self._context.log.close()
         if not self._closed.done():
             self._closed.set_result(None)
-        for answer in self._requests.values():
-            if not answer.done():
-                answer.set_exception(SessionClosedError(f"the connection has ended: {reason}"))
         self._wake_reader()
 
     def _received(self, session: Session, packet: RawPacket) -> None:
@@ -236,12 +250,21 @@ async def connect(
     limits.setdefault("idle_timeout", None)
     transports = choose_client(transport, asyncio.get_running_loop())
     client = Client(transports, Limits(**limits), layout, packets, max_queued, heartbeat)
-    try:
-        async with asyncio.timeout(connect_timeout):
-            await transports.create_connection(lambda: client.session, host, port, ssl=ssl)
-    except TimeoutError:
-        raise TimeoutError(f"no connection to {host} port {port} within {connect_timeout} s") from None
+    async with connect_deadline(host, port, connect_timeout):
+        await transports.create_connection(lambda: client.session, host, port, ssl=ssl)
     try:
         yield client
     finally:
         await client.close()
+
+
+@asynccontextmanager
+async def connect_deadline(host: str, port: int, seconds: float) -> AsyncIterator[None]:
+    """`TimeoutError`, with a text that says so, if connecting takes longer."""
+    try:
+        async with asyncio.timeout(seconds) as deadline:
+            yield
+    except TimeoutError:
+        if not deadline.expired():  # the system's own, which came sooner
+            raise
+        raise TimeoutError(f"no connection to {host} port {port} within {seconds} s") from None

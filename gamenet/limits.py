@@ -52,6 +52,18 @@ class Limits:
     max_write_buffer: int = 1_048_576
     """Bytes that wait for a slow receiver before it is aborted. One turn may send 16 times as much to a peer that had
     taken everything: it had no chance yet. Under a slow policy each packet counts 256 more."""
+    link_timeout: float | None = 15.0
+    """With `resume`: how long a connection may be silent, asked twice, before it counts as lost. Half-dead
+    connections of mobile players are many, and the seat is kept anyway."""
+    resume_timeout: float = 30.0
+    """With `resume`: how long a seat is kept for a peer that lost its connection: a change of cell or a tunnel, and
+    two or three attempts to come back."""
+    max_resume_buffer: int = 65_536
+    """With `resume`: bytes that were sent and not acknowledged before a session waits; also what it may send per round
+    trip. What is sent meanwhile waits as for any slow receiver, up to `max_write_buffer`."""
+    max_seats_away: int = 1000
+    """With `resume`: seats kept for peers that are away; above, the one that was lost first is given up, of the
+    same address if that has more than its share. Each may hold `max_resume_buffer` and `max_write_buffer`."""
     max_packets_per_second: float | None = None
     """Packets of cost 1 that a session may send; see `Server(rate_exceeded=)`."""
     max_bytes_per_second: float | None = None
@@ -73,6 +85,8 @@ class Limits:
             self._at_least(name, 1)
         if self.max_mailbox > _LARGEST_MAILBOX:
             raise ValueError(f"max_mailbox {self.max_mailbox} is above {_LARGEST_MAILBOX}")
+        self._at_least("max_resume_buffer", 16_384)  # eight times what is received before it is acknowledged
+        self._at_least("max_seats_away", 1)
         self._at_least("low_watermark", 0)
         if self.low_watermark > self.high_watermark:
             raise ValueError(f"low_watermark {self.low_watermark} is above high_watermark {self.high_watermark}")
@@ -80,12 +94,12 @@ class Limits:
             self._at_least("max_sessions_per_address", 1)
         for name in (
             "idle_timeout", "assembly_timeout", "login_timeout", "write_timeout", "handler_timeout",
-            "watchdog_timeout", "max_packets_per_second", "max_bytes_per_second", "max_accepts_per_second",
-            "dispatch_budget",
+            "watchdog_timeout", "link_timeout", "max_packets_per_second", "max_bytes_per_second",
+            "max_accepts_per_second", "dispatch_budget",
         ):
             if getattr(self, name) is not None:
                 self._above_zero(name)
-        for name in ("handshake_timeout", "close_timeout", "rate_burst"):
+        for name in ("handshake_timeout", "close_timeout", "resume_timeout", "rate_burst"):
             self._above_zero(name)
 
     def _above_zero(self, name: str) -> None:

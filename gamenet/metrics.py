@@ -49,6 +49,12 @@ _COUNTER, _GAUGE = CounterMetricFamily, GaugeMetricFamily
 
 FAMILIES = {
     "sessions": _Family(_GAUGE, "gamenet_sessions", "Sessions that are open."),
+    "seats.away": _Family(_GAUGE, "gamenet_seats_away", "Sessions kept for peers that lost their connection."),
+    "seats.resumed": _Family(_COUNTER, "gamenet_seats_resumed", "Sessions that went on over another connection."),
+    "seats.expired": _Family(_COUNTER, "gamenet_seats_expired", "Kept sessions whose peer did not come in time."),
+    "seats.given_up": _Family(_COUNTER, "gamenet_seats_given_up", "Kept sessions that were given up for others."),
+    "seats.unknown": _Family(_COUNTER, "gamenet_seats_unknown", "Peers whose session was not there any more."),
+    "seats.refused": _Family(_COUNTER, "gamenet_seats_refused", "Connections that said no HELLO in time."),
     "accepted": _Family(_COUNTER, "gamenet_accepted", "Connections that became sessions."),
     "refused": _Family(_COUNTER, "gamenet_refused", "Connections that were refused, by cause.", "reason"),
     "connecting": _Family(_GAUGE, "gamenet_connecting", "TLS handshakes in progress."),

@@ -29,6 +29,7 @@ from gamenet.loop_mailbox import LoopMailbox
 from gamenet.manager import SessionManager
 from gamenet.packets import Packet
 from gamenet.reload import Hooks, reload_module
+from gamenet.seats import COUNTS, Seats
 from gamenet.session import Session, SessionContext
 from gamenet.transports import TransportName, Transports, check_name, choose_server
 from gamenet.transports.acceptors import Tls
@@ -55,8 +56,9 @@ class Server:
     `max_bytes_per_second`: `"wait"` reads no further until the session has credit again, `"reject"` counts and goes
     on, `"close"` ends the session. `heartbeat`: pings that are answered below the handlers. `transport`: `"asyncio"`
     for the loop's own, `"fast"` for aiofastnet's, `"epoll"` for our own (Linux, no TLS), `"auto"` for the fastest
-    that is there. All further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of
-    range.
+    that is there. `resume`: sessions outlive their connections, see docs/client.md; clients must ask for it, too, and
+    "auto" does not take "epoll". All further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for
+    one out of range.
 
     Locking rule: the thread of the loop only, but for `call_soon()`.
     """
@@ -71,6 +73,7 @@ class Server:
         rate_exceeded: Literal["wait", "reject", "close"] = "wait",
         heartbeat: Heartbeat | None = None,
         transport: TransportName | Transports = "auto",
+        resume: bool = False,
         **limits: Any,
     ) -> None:
         _check_policy("unknown_packets", unknown_packets, ("reject", "close"))
@@ -85,6 +88,11 @@ class Server:
         self.rate_exceeded: Literal["wait", "reject", "close"] = rate_exceeded
         self.heartbeat = heartbeat
         self.transport: TransportName | Transports = transport
+        if resume and transport == "epoll":
+            raise ValueError("transport 'epoll' knows sessions only: with resume take 'auto', 'fast' or 'asyncio'")
+        self.resume = resume
+        self._seats: Seats | None = None
+        self._seat_counts: Counter[str] = Counter()
         self.dispatch = DispatchTable()
         self._slow_policies = SlowPolicies()
         self._codec = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
@@ -95,6 +103,8 @@ class Server:
         self.sessions = SessionManager(self._codec, self._mailbox)
         self._opened_hooks = Hooks()
         self._closed_hooks = Hooks()
+        self._away_hooks = Hooks()
+        self._resumed_hooks = Hooks()
         self._watchdog = Watchdog(
             self.limits.watchdog_timeout, self._ledger, lambda: [*self.sessions, *self._closing], logger
         )
@@ -156,6 +166,16 @@ class Server:
         self._closed_hooks.add(hook)
         return hook
 
+    def on_away(self, hook: OpenedT) -> OpenedT:
+        """Decorator: `hook(session)` is called when a session that can be resumed has lost its connection."""
+        self._away_hooks.add(hook)
+        return hook
+
+    def on_resumed(self, hook: OpenedT) -> OpenedT:
+        """Decorator: `hook(session)` is called when such a session has a connection again, and has lost nothing."""
+        self._resumed_hooks.add(hook)
+        return hook
+
     def reload(self, module: ModuleType | str) -> None:
         """Run a module's source again, and change everything it registers with this server in one step.
 
@@ -171,7 +191,12 @@ class Server:
             raise WrongThreadError(
                 "reload() belongs into the thread of the server's loop: server.call_soon(server.reload, module)"
             )
-        reload_module(module, (self.dispatch, self._opened_hooks, self._closed_hooks))
+        reload_module(module, self._registries)
+
+    @property
+    def _registries(self) -> tuple[DispatchTable | Hooks, ...]:
+        hooks = self._opened_hooks, self._closed_hooks, self._away_hooks, self._resumed_hooks
+        return self.dispatch, *hooks
 
     # -- from other threads
 
@@ -216,8 +241,13 @@ class Server:
             self.dispatch.requires_login,
             self._mailbox,
         )
-        transports = choose_server(self.transport, loop, self.ssl is not None)
-        new_session = partial(transports.session_type, context)
+        transports = choose_server(self.transport, loop, self.ssl is not None or self.resume)
+        new_session: Callable[[], Any] = partial(transports.session_type, context)
+        if self.resume:
+            hooks = partial(self._call_all, self._away_hooks), partial(self._call_all, self._resumed_hooks)
+            shared = self.limits, context.log, self._admission, self._seat_counts
+            self._seats = Seats(loop, *shared, new_session, *hooks)
+            new_session = self._seats.new_link
         if transports.listen is not None:
             self._listener = transports.listen(host, port, new_session)
         else:
@@ -293,6 +323,8 @@ class Server:
             await asyncio.shield(self._stopping)
 
     async def _drain(self, listener: Listening, seconds: float, caller: asyncio.Future[Any] | None) -> None:
+        if self._seats is not None:
+            self._seats.close()
         loop = asyncio.get_running_loop()
         end_at = loop.time() + seconds
         await self._mailbox.settle(seconds)
@@ -382,6 +414,10 @@ class Server:
             values = str(session.peername), str(why), str(error) or type(error).__name__
             self._context.log.log(logging.INFO, "%s never became a session: %s: %s", *values)
 
+    def _call_all(self, hooks: Hooks, session: Session) -> None:
+        for hook in hooks:
+            self._call(hook, session)
+
     def _call(self, hook: Callable[..., Any], session: Session, *values: object) -> None:
         try:
             hook(session, *values)
@@ -391,17 +427,23 @@ class Server:
 
     # -- the ledger
 
+    def _seat_stats(self) -> dict[str, int]:
+        if self._seats is not None:
+            return self._seats.stats()
+        return dict.fromkeys(("away", *COUNTS), 0) if self.resume else {}
+
     def stats(self) -> dict[str, Any]:
         """The ledger, as a plain dict of its own.
 
         Between two turns of the loop `bytes_in == bytes_dispatched + bytes_rejected + bytes_discarded +
         bytes_buffered`, and of `mailbox`, what other threads handed over, `accepted == delivered + discarded +
         waiting`. Counts are since the server was made; `sessions`, `connecting` (TLS handshakes in
-        progress), `bytes_buffered` and `pool` are of now.
+        progress), `bytes_buffered`, `pool` and `seats["away"]` are of now. `seats` is empty without `resume`.
         """
         ledger = self._ledger
         return {
             "sessions": len(self.sessions),
+            "seats": self._seat_stats(),
             "accepted": self._accepted,
             "connecting": 0 if self._listener is None else self._listener.connecting,
             "refused": dict(self._admission.refused),

@@ -51,6 +51,7 @@ _HOLD_WRITING = 2  # the peer does not read what we send
 _HOLD_TURN = 4  # its packets have had their turn
 _HOLD_RATE = 8  # it has to wait for credit
 _HOLD_END = 16  # it ends when its handler has finished
+_HOLD_LINK = 32  # its link was lost, and another may come
 
 _PIECE = 65_536  # bytes of a backlog that are handed over at once: what lies in the transport cannot be left out
 
@@ -469,6 +470,21 @@ class Session(Stream, asyncio.Protocol):
         if self._eof and not self.is_suspended and not self.awaits_turn:
             self._close_at_eof()
 
+    # -- called by a transport that outlives its connections
+
+    @property
+    def is_away(self) -> bool:
+        """Whether its connection was lost and its peer may come back; what is sent waits. Only with `resume`."""
+        return bool(self._holds & _HOLD_LINK)
+
+    def link_is_lost(self) -> None:
+        """Nothing arrives or leaves until `link_is_back()`; that is no silence of the peer's."""
+        self._hold_reading(_HOLD_LINK)
+
+    def link_is_back(self) -> None:
+        """After `link_is_lost()`: go on."""
+        self._release_reading(_HOLD_LINK)
+
     # -- rare events of the stream
 
     def on_violation(self, error: InvalidPacketError) -> None:
@@ -641,6 +657,8 @@ class Session(Stream, asyncio.Protocol):
     def _last_taken(self) -> float | None:
         if not self.is_write_paused:
             return None
+        if self.is_away:
+            return self._now()
         left = self._left_to_take()
         if left != self._stuck[1]:
             self._stuck = (self._now(), left)

@@ -13,12 +13,13 @@ LAYERS = [
     ["_core"],
     [
         "limits", "logs", "admission", "timeouts", "declaration", "packets", "backlog", "reload", "dispatch",
-        "heartbeat", "decoder",
+        "heartbeat", "decoder", "backoff", "resume",
     ],
-    ["timer", "loop_mailbox", "unacknowledged", "deadlines", "session", "manager", "watchdog", "handler_times"],
-    ["transports"],
+    ["timer", "loop_mailbox", "unacknowledged", "deadlines", "session", "manager", "watchdog", "handler_times",
+     "client_states"],
+    ["transports", "resumable", "seats", "client_seat"],
     ["listener"],
-    ["server", "client", "run"],
+    ["server", "client", "reconnect", "run"],
     ["metrics", "testing"],
     ["demo", "cli", "__main__"],
 ]

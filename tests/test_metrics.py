@@ -81,7 +81,7 @@ async def test_a_scrape_shows_the_ledger(net, registry, until):
 
 def test_every_entry_of_the_ledger_is_exported_and_described(gamenet, registry):
     """A new entry of `stats()` needs a line in `gamenet.metrics.FAMILIES`: a name, a kind and a help text."""
-    server = gamenet.Server()
+    server = gamenet.Server(resume=True)
     metrics.export(server, registry=registry)
     distinct = {}
 

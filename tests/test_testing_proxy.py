@@ -228,6 +228,27 @@ async def test_closing_ends_what_is_open_and_may_be_done_twice(echo):
         writer.close()
 
 
+@pytest.mark.parametrize("end", ["close", "reset", "abort"])
+async def test_a_connection_that_is_being_made_ends_too(echo, end):
+    """However far it is: accepted, connecting, connected on one side."""
+    for turns in range(30):
+        async with echo() as (_peers, proxy):
+            reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
+            for _ in range(turns % 15):
+                await asyncio.sleep(0)
+            if end == "abort":
+                writer.transport.abort()
+                await asyncio.sleep(0)
+            elif end == "reset":
+                proxy.reset()
+            async with asyncio.timeout(10):
+                await proxy.close()
+            assert proxy.connections == 0
+            if end == "close":
+                assert await ending(reader) in ("reset", b"")
+            writer.close()
+
+
 def test_what_cannot_be():
     with pytest.raises(ValueError, match="capacity 0 is below 1"):
         ChaosProxy("127.0.0.1", 1, capacity=0)

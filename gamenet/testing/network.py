@@ -181,7 +181,7 @@ class MemoryNetwork:
         if self._is_frozen:
             transport.freeze()
         made = asyncio.get_running_loop().create_future()
-        made.get_loop().call_soon(made.set_result, None)  # behind connection_made() of both ends
+        made.get_loop().call_soon(_settle, made)  # behind connection_made() of both ends
         try:
             await made
         except BaseException:
@@ -229,6 +229,11 @@ class MemoryListener:
 
     async def wait_closed(self) -> None:
         """There is nothing to wait for: connections are sessions at once."""
+
+
+def _settle(made: asyncio.Future[None]) -> None:
+    if not made.done():  # whoever connects was cancelled
+        made.set_result(None)
 
 
 def _no_sockets(*_: object, **__: object) -> Acceptor:

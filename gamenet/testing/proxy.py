@@ -82,6 +82,7 @@ class ChaosProxy:
         for link in [*self._links]:
             link.abort()
             await link.done
+            self._links.discard(link)  # its callback may be a turn behind
 
     # -- disturbances, as those of `MemoryNetwork`
 
@@ -150,6 +151,9 @@ class ChaosProxy:
         self._links.add(link)
         link.done.add_done_callback(lambda _: self._links.discard(link))
         link.set_frozen(self._is_frozen)
+        task = asyncio.current_task()
+        assert task is not None
+        self._connecting.discard(task)  # no longer to be cancelled: half a link has nobody to end it
         await link.start()
 
 
@@ -166,10 +170,19 @@ class _Link:
         """Read and write from now on."""
         loop = asyncio.get_running_loop()
         client, server = self._ends
-        await loop.create_connection(lambda: server, sock=server.sock)
-        await loop.connect_accepted_socket(lambda: client, client.sock)
+        try:
+            await loop.create_connection(lambda: server, sock=server.sock)
+            await loop.connect_accepted_socket(lambda: client, client.sock)
+        except OSError:  # reset by now, and a system that minds
+            return self._never_made()
         for end in self._ends:
-            end.schedule()
+            end.started()
+
+    def _never_made(self) -> None:
+        self.abort()
+        for end in self._ends:
+            end.drop_unconnected()
+        self.ended()
 
     def cut(self) -> None:
         """EOF on both sides, now; what they still send is lost."""
@@ -218,6 +231,7 @@ class _End(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._is_full = False  # what was written here has not left yet
+        self._is_aborted = False
         self._next: asyncio.Handle | None = None
 
     def linger_zero(self) -> None:
@@ -226,7 +240,8 @@ class _End(asyncio.Protocol):
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
 
     def abort(self) -> None:
-        """Close the socket at once."""
+        """Close the socket at once, or when the loop has taken it over."""
+        self._is_aborted = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -234,6 +249,20 @@ class _End(asyncio.Protocol):
         """Close the socket when what was written has left."""
         if self._transport is not None:
             self._transport.close()
+
+    def started(self) -> None:
+        """Both ends are connected. Not before: uvloop knows a socket's object only when `create_connection()` returns,
+        and would close its number without it.
+        """
+        if self._is_aborted:
+            self.abort()
+        self.schedule()
+
+    def drop_unconnected(self) -> None:
+        """Close the socket if the loop never had it."""
+        if self._transport is None and not self.is_gone:
+            self.is_gone = True
+            self.sock.close()
 
     # -- called by the loop
 
@@ -296,7 +325,10 @@ class _End(asyncio.Protocol):
             if self._transport is not None and self.shaper.held < self._capacity:
                 self._transport.resume_reading()
         elif piece is Ending.EOF:
-            target.write_eof()
+            try:
+                target.write_eof()
+            except OSError:  # that side was reset, and the loop has not seen it yet
+                target.abort()
             self.link.ended()
         elif piece is Ending.RESET:
             self.link.reset()

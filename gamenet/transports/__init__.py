@@ -95,8 +95,12 @@ def _fast(loop: asyncio.AbstractEventLoop) -> Transports:
         connect = partial(aiofastnet.connect_accepted_socket, loop if tls is None else HandshakeLoop(loop))
         return TaskAcceptor(loop, connect, failed, tls)
 
-    def create_connection(*values: Any, ssl: Any = None, **options: Any) -> Any:
-        return aiofastnet.create_connection(HandshakeLoop(loop) if ssl else loop, *values, ssl=ssl, **options)
+    async def create_connection(*values: Any, ssl: Any = None, **options: Any) -> Any:
+        if not ssl:
+            return await aiofastnet.create_connection(loop, *values, **options)
+        handshake_loop = HandshakeLoop(loop)
+        with handshake_loop.timers_ended_on_failure():
+            return await aiofastnet.create_connection(handshake_loop, *values, ssl=ssl, **options)
 
     return Transports("fast", new_acceptor, create_connection, BufferedSession)
 

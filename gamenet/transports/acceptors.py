@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -142,6 +142,27 @@ class HandshakeLoop:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loop, name)
+
+    @contextmanager
+    def timers_ended_on_failure(self) -> Iterator[None]:
+        """For one connection that is being made: if that is cancelled, aiofastnet leaves the handshake's timer behind,
+        for up to a minute.
+        """
+        timers: list[asyncio.TimerHandle] = []
+
+        def call_later(delay: float, *values: Any, **options: Any) -> asyncio.TimerHandle:
+            timers.append(self._loop.call_later(delay, *values, **options))
+            return timers[-1]
+
+        self.call_later = call_later
+        try:
+            yield
+        except BaseException:
+            for timer in timers:
+                timer.cancel()
+            raise
+        finally:
+            self.call_later = self._loop.call_later
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """As the loop's, but for a reset that is given as a class."""
