@@ -8,12 +8,12 @@ import gamenet
 ROOT = Path(gamenet.__file__).parent
 
 LAYERS = [
-    ["errors", "layout", "fields"],
+    ["errors", "layout", "fields", "waiting", "pool_debug"],
     ["_pure", "_compiled"],
     ["_core"],
     [
         "limits", "logs", "admission", "timeouts", "declaration", "packets", "backlog", "reload", "dispatch",
-        "heartbeat", "decoder",
+        "heartbeat", "decoder", "object_pool",
     ],
     ["timer", "unacknowledged", "deadlines", "session", "manager", "watchdog", "handler_times"],
     ["transports"],

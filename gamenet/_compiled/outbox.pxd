@@ -43,7 +43,7 @@ cdef inline Py_ssize_t append_body(
     """Add one packet; returns its size with the header."""
     cdef Py_ssize_t packet_size = <Py_ssize_t>sizeof(BookHeader) + size
     cdef uint8_t* out
-    if outbox.block is None or packet_size > outbox.pool.block_size - outbox.used:
+    if outbox.block is None or packet_size > outbox.block.room - outbox.used:
         return outbox.append_slowly(packet_id, body, size, sequence, None)
     if not writes_book(outbox.wire, packet_id, size, sequence):
         return outbox.append_slowly(packet_id, body, size, sequence, None)
