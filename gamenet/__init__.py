@@ -33,6 +33,7 @@ from gamenet.heartbeat import Heartbeat
 from gamenet.layout import BOOK_HEADER, LINES, DelimiterLayout, HeaderField, HeaderLayout, Layout, VarIntField
 from gamenet.limits import Limits
 from gamenet.manager import Room, SessionGroup, SessionManager
+from gamenet.object_pool import Lease, ObjectPool
 from gamenet.packets import Packet
 from gamenet.run import run, serve
 from gamenet.server import Server
@@ -61,7 +62,9 @@ __all__ = [
     "Heartbeat",
     "InvalidPacketError",
     "Layout",
+    "Lease",
     "Limits",
+    "ObjectPool",
     "Packet",
     "PacketBuffer",
     "PacketHeader",

@@ -53,8 +53,8 @@ class PoolAllocator:
     """
 
     __slots__ = (
-        "__weakref__", "_classes", "_debug", "_forgotten", "_is_plain", "_keeps", "_lock", "_owners", "_running_loop", "_shown",
-        "block_size", "max_blocks", "max_waiters", "sizes", "when_empty",
+        "__weakref__", "_classes", "_debug", "_forgotten", "_is_plain", "_keeps", "_lock", "_owners", "_running_loop",
+        "_shown", "block_size", "max_blocks", "max_waiters", "sizes", "when_empty",
     )
 
     def __init__(
@@ -252,7 +252,7 @@ class PoolAllocator:
         """Take back the memory whose last view has gone."""
         with self._lock:
             forgotten, self._forgotten = self._forgotten, []
-            unseen = []
+            unseen: list[tuple[_SizeClass, bytearray]] = []
             for of, memory in forgotten:
                 (self._forgotten if is_viewed(memory) else unseen).append((of, memory))
         for of, memory in unseen:
