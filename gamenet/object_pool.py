@@ -81,7 +81,7 @@ class ObjectPool(Generic[T]):
         `PoolExhaustedError` as `when_empty` says; what `factory()` raises.
         """
         with self._lock:
-            if not self._has_room():
+            if self._outstanding >= self.max_objects or self._waiters:
                 if self.when_empty != "heap":
                     self._refused += 1
                     raise errors.PoolExhaustedError(f"all {self.max_objects} objects are lent")
