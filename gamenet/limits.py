@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SMALL_BLOCKS = (256, 2048)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -60,6 +62,13 @@ class Limits:
     """Seconds that packets are dispatched in one turn of the loop; then sessions that have many wait for the next."""
     watchdog_timeout: float | None = 1.0
     """A callback that holds up a server's loop for this long is named in the log; a client has no watchdog."""
+
+    @property
+    def block_sizes(self) -> tuple[int, ...]:
+        """Sizes of pooled blocks beside `max_packet_size`: what most packets of games need, so that a session whose
+        packet is incomplete, or whose answer waits, does not hold a block for the largest.
+        """
+        return tuple(size for size in SMALL_BLOCKS if 2 * size <= self.max_packet_size)
 
     def __post_init__(self) -> None:
         for name in ("max_packet_size", "max_sessions", "max_read_buffer", "max_write_buffer", "high_watermark"):

@@ -84,7 +84,9 @@ class Server:
         self.dispatch = DispatchTable()
         self._slow_policies = SlowPolicies()
         self._codec = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
-        self._pool = PoolAllocator(self.limits.max_packet_size, max_blocks=self.limits.max_sessions)
+        self._pool = PoolAllocator(
+            self.limits.max_packet_size, max_blocks=self.limits.max_sessions, sizes=self.limits.block_sizes
+        )
         answer_heartbeats(heartbeat, self.dispatch, self._codec)
         self._ledger = Ledger()
         self.sessions = SessionManager(self._codec)

@@ -506,3 +506,94 @@ def test_an_unknown_mode_is_an_error(core, debug, modes):
     debug(f"fill,{modes}")
     with pytest.raises(ValueError, match=f"GAMENET_POOL_DEBUG has '{modes}'"):
         core.PoolAllocator(64)
+
+
+# -- sizes in the buffers of a session
+
+
+def layers(core, **options):
+    return core.PoolAllocator(8192, sizes=(256, 2048), **options)
+
+
+def test_an_incomplete_packet_takes_the_block_that_holds_it(core):
+    pool, codec = layers(core), core.HeaderCodec()
+    for size, expected in [(8 + 1, 256), (256, 256), (257, 2048), (2049, 8192), (8192, 8192)]:
+        buffer = core.PacketBuffer(codec, pool)
+        buffer.feed(codec.frame(1, b"x" * (size - 8))[:-1])
+        assert list(buffer) == []
+        assert [size for size, stats in pool.stats_by_size().items() if stats["outstanding"]] == [expected]
+        buffer.feed(b"x")
+        assert [packet.body for packet in buffer] == [b"x" * (size - 8)]
+    del buffer
+    assert pool.outstanding == 0
+
+
+def test_one_whose_header_is_incomplete_moves_when_its_size_is_known(core):
+    pool, codec = layers(core), core.HeaderCodec()
+    buffer, frame = core.PacketBuffer(codec, pool), codec.frame(7, bytes(range(250)) * 20, 3)
+    buffer.feed(frame[:5])
+    assert list(buffer) == []
+    assert pool.stats_by_size()[256]["outstanding"] == 1
+    buffer.feed(frame[5:9])
+    assert list(buffer) == []
+    assert (pool.outstanding, pool.stats_by_size()[8192]["outstanding"], buffer.buffered) == (1, 1, 9)
+    packets = []
+    for index in range(9, len(frame)):
+        buffer.feed(frame[index:index + 1])
+        packets += [(packet.packet_id, packet.body, packet.sequence) for packet in buffer]
+    assert packets == [(7, bytes(range(250)) * 20, 3)]
+    buffer.clear()
+    assert pool.outstanding == 0
+
+
+def test_a_tail_that_cannot_grow_loses_nothing(core):
+    pool, codec = layers(core, max_blocks=1, when_empty="raise"), core.HeaderCodec()
+    taken = pool.acquire()
+    buffer, frame = core.PacketBuffer(codec, pool), codec.frame(7, b"x" * 5000)
+    buffer.feed(frame[:5])
+    assert list(buffer) == []
+    buffer.feed(frame[5:])
+    with pytest.raises(PoolExhaustedError):
+        list(buffer)
+    taken.release()
+    assert [packet.body for packet in buffer] == [b"x" * 5000]
+
+
+def test_a_delimited_packet_grows_through_the_sizes(core):
+    from gamenet import DelimiterLayout
+
+    pool = layers(core)
+    codec = core.codec_for(DelimiterLayout(b"\n"), 8192)
+    buffer, line, seen = core.PacketBuffer(codec, pool), bytes(range(32, 127)) * 80, set()
+    for index in range(len(line)):
+        buffer.feed(line[index:index + 1])
+        assert list(buffer) == []
+        seen |= {size for size, stats in pool.stats_by_size().items() if stats["outstanding"]}
+        assert pool.outstanding == 1
+    buffer.feed(b"\n")
+    assert [packet.body for packet in buffer] == [line]
+    assert seen == {256, 2048, 8192}
+
+
+@pytest.mark.parametrize("sizes", [[20], [247], [248], [249], [200, 100], [100] * 300, [8184, 1], [1, 8184], [3000] * 5, [5000, 10, 5000]])
+def test_an_outbox_sends_the_same_whatever_blocks_it_gathers_in(core, sizes):
+    pool, codec = layers(core), core.HeaderCodec()
+    outbox = core.Outbox(codec, pool)
+    expected = b"".join(codec.frame(number, b"y" * size) for number, size in enumerate(sizes))
+    for _ in range(3):
+        for number, size in enumerate(sizes):
+            outbox.append(number, b"y" * size)
+        assert outbox.size == len(expected)
+        assert b"".join(outbox.take()) == expected
+        assert (outbox.size, pool.outstanding) == (0, 0)
+
+
+@pytest.mark.parametrize("cut", [255, 256, 257, 2047, 2048, 2049])
+def test_an_outbox_at_the_edge_of_a_block(core, cut):
+    pool, codec = layers(core), core.HeaderCodec()
+    outbox = core.Outbox(codec, pool)
+    outbox.append(1, b"a" * (cut - 8 - 100))
+    outbox.append(2, b"b" * 92)
+    outbox.append(3, b"c")
+    expected = codec.frame(1, b"a" * (cut - 108)) + codec.frame(2, b"b" * 92) + codec.frame(3, b"c")
+    assert b"".join(outbox.take()) == expected

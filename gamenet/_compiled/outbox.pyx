@@ -13,6 +13,9 @@ from libc.string cimport memcpy
 from gamenet._compiled.header cimport MAX_HEADER, BookHeader, write_book, writes_book
 from gamenet._compiled.packet cimport as_number
 
+cdef str UNSENT = "what is to be sent"
+
+
 cdef class Outbox:
     """Appends packets, and hands them out as few large chunks."""
 
@@ -61,6 +64,7 @@ cdef class Outbox:
     def clear(self):
         """Drop what was gathered; returns how many bytes that was."""
         cdef Py_ssize_t dropped = gathered(self)
+        self.usual = self.used
         self.only = self.chunks = self.block = None
         self.chunks_size = self.used = 0
         return dropped
@@ -82,7 +86,7 @@ cdef class Outbox:
             self.wire.check_body(body, size)
         header_size = self.wire.write(header, packet_id, size, sequence, extras)
         packet_size = header_size + size + ending_size
-        if self.block is not None and packet_size <= self.pool.block_size - self.used:
+        if self.block is not None and packet_size <= self.block.room - self.used:
             out = self.block.memory + self.used
             self.used += packet_size
         else:
@@ -127,17 +131,28 @@ cdef class Outbox:
         cdef bytes chunk
         cdef uint8_t* out
         self.follow_only()
-        if self.block is not None and self.used + size > self.pool.block_size:
-            self.seal()
+        if self.block is not None and self.used + size > self.block.room:
+            self.make_room(size)
         if size > self.pool.block_size:
             chunk = PyBytes_FromStringAndSize(NULL, size)
             self.add_chunk(chunk)
             return <uint8_t*>PyBytes_AS_STRING(chunk)
         if self.block is None:
-            self.block = self.pool.lend()
+            self.block = self.pool.lend_for(max(size, self.usual), UNSENT)
         out = self.block.memory + self.used
         self.used += size
         return out
+
+    cdef int make_room(self, Py_ssize_t size) except -1:
+        """The block is too small: take a larger one, or empty the largest."""
+        cdef Block larger
+        if self.used + size > self.pool.block_size:
+            self.seal()
+        if self.used + size > self.block.room and size <= self.pool.block_size:
+            larger = self.pool.lend_for(self.used + size, UNSENT)
+            memcpy(larger.memory, self.block.memory, self.used)
+            self.block = larger
+        return 0
 
     cdef int follow_only(self) except -1:
         """Something will follow the frame that was alone."""
@@ -166,6 +181,7 @@ cdef class Outbox:
             return None
         if taken is None:
             taken = PyBytes_FromStringAndSize(<const char*>self.block.memory, self.used)
+        self.usual = self.used
         self.only = self.block = None
         self.chunks_size = self.used = 0
         return taken
@@ -180,6 +196,7 @@ cdef class Outbox:
     cdef list take_chunks(self):
         cdef list taken
         self.follow_only()
+        self.usual = self.used
         self.seal()
         taken = [] if self.chunks is None else self.chunks
         self.chunks = None
