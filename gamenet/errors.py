@@ -65,6 +65,8 @@ class CloseReason(StrEnum):
     """More packets or bytes a second than the session may send, under `rate_exceeded="close"`."""
     SLOW_RECEIVER = "slow_receiver"
     """More than `max_write_buffer` bytes waited for a peer that did not read them."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """There was no block, or no memory, for a packet that is incomplete."""
     SERVER_STOPPED = "server_stopped"
     """The server stopped."""
     SERVER_FULL = "server_full"

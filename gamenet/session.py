@@ -450,6 +450,10 @@ class Session(Stream, asyncio.Protocol):
         self._log(logging.WARNING, "closing: %s", str(error))
         self.close(CloseReason.INVALID_PACKET)
 
+    def on_no_memory(self, error: Exception) -> None:
+        self._log(logging.ERROR, "closing: %s", str(error) or type(error).__name__)
+        self.abort(CloseReason.OUT_OF_MEMORY)
+
     def on_rejected(self, packet_id: int, body_size: int, route: Route | None) -> None:
         if route is None:
             text = "no handler for packet id %d with a body of %d bytes"

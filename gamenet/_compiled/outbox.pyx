@@ -104,9 +104,9 @@ cdef class Outbox:
         cdef Py_ssize_t header_size, size = PyBytes_GET_SIZE(body), ending_size = PyBytes_GET_SIZE(self.wire.ending)
         self.wire.check_body(<const uint8_t*>PyBytes_AS_STRING(body), size)
         header_size = self.wire.write(header, packet_id, size, sequence, extras)
+        self.reserve(0)  # a block that nothing after the header can lack
         if header_size:
             memcpy(self.reserve(header_size), header, header_size)
-        self.follow_only()
         self.seal()
         self.add_chunk(body)
         if ending_size:
@@ -161,10 +161,15 @@ cdef class Outbox:
             return 0
         self.only = None
         self.chunks_size = 0
-        if PyBytes_GET_SIZE(frame) >= LARGE or PyBytes_GET_SIZE(frame) > self.pool.block_size:
-            self.add_chunk(frame)
-        elif frame:
-            memcpy(self.reserve(PyBytes_GET_SIZE(frame)), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+        try:
+            if PyBytes_GET_SIZE(frame) >= LARGE or PyBytes_GET_SIZE(frame) > self.pool.block_size:
+                self.add_chunk(frame)
+            elif frame:
+                memcpy(self.reserve(PyBytes_GET_SIZE(frame)), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+        except BaseException:  # no block is left: it stays what it was
+            self.only = frame
+            self.chunks_size = PyBytes_GET_SIZE(frame)
+            raise
         return 0
 
     cdef int seal(self) except -1:

@@ -359,6 +359,8 @@ cdef class Stream(RunSender):
                     left = self.look_at_clock()
         except errors.InvalidPacketError as error:
             self.violated(error)
+        except (errors.PoolExhaustedError, MemoryError) as error:
+            self.on_no_memory(error)
         except BaseException:
             if self.is_open and not self.stops & AWAITS_TURN and inbox.waiting():
                 self.give_way(0.0)  # a KeyboardInterrupt ends this turn, and not the session
@@ -566,6 +568,8 @@ cdef class Stream(RunSender):
                 self.ledger.bytes_discarded += self.inbox.header.packet_size
         except errors.InvalidPacketError:
             self.ledger.packets_discarded += 1
+        except (errors.PoolExhaustedError, MemoryError):
+            pass  # no block for the one that is incomplete, which is dropped with the rest
         self.ledger.bytes_discarded += self.inbox.drop()
         return 0
 
@@ -800,6 +804,9 @@ cdef class Stream(RunSender):
 
     def on_violation(self, error):
         """The peer's bytes are no packets, or a handler says so by raising `error`; `is_open` is false already."""
+
+    def on_no_memory(self, error):
+        """There is no block for a packet that is incomplete; it waits, and is tried again with the next chunk."""
 
     def on_rejected(self, packet_id, body_size, route):
         """A packet was refused: nobody handles its id (`route` is None), or its body is too short for `route`."""
