@@ -10,8 +10,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from gamenet import errors
 from gamenet._core import HeaderCodec, Ledger
-from gamenet.errors import InvalidPacketError
 from gamenet.packets import Packet, packet_id_of
 
 FRAME_COST = 256
@@ -42,6 +42,8 @@ class SlowPolicies:
         """
         if policy not in get_args(SlowPolicy):
             raise ValueError(f"policy is {policy!r}, not one of {', '.join(get_args(SlowPolicy))}")
+        if not isinstance(packet, type | int):
+            raise errors.wrong_type("packet", "a packet class or a packet id", packet)
         names = (key,) if isinstance(key, str) else key
         if names and policy != "keep_latest":
             raise ValueError(f"a key is for 'keep_latest', not for {policy!r}")
@@ -120,7 +122,7 @@ class Backlog:
         """The rule for a frame, the packet's id and its body; no rule for several packets, or what is none."""
         try:
             packet_id, start, end, packet_size = codec.locate(frame)
-        except (ValueError, InvalidPacketError):
+        except (ValueError, errors.InvalidPacketError):
             return None, 0, b""
         rule = self._policies.rule_of(packet_id) if packet_size == len(frame) else None
         return rule, packet_id, frame[start:end] if rule is not None and rule.key else b""

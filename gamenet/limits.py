@@ -50,8 +50,8 @@ class Limits:
     low_watermark: int = 16_384
     """Bytes up to which it is one no longer."""
     max_write_buffer: int = 1_048_576
-    """Bytes that wait for a slow receiver before it is aborted. What one turn sends to a peer that had taken everything
-    does not count: it had no chance yet. Under a slow policy each packet counts 256 more."""
+    """Bytes that wait for a slow receiver before it is aborted. One turn may send 16 times as much to a peer that had
+    taken everything: it had no chance yet. Under a slow policy each packet counts 256 more."""
     max_packets_per_second: float | None = None
     """Packets of cost 1 that a session may send; see `Server(rate_exceeded=)`."""
     max_bytes_per_second: float | None = None

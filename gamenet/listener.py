@@ -19,6 +19,7 @@ from gamenet.errors import CloseReason
 from gamenet.logs import LimitedLogger
 from gamenet.session import Session
 from gamenet.transports.acceptors import Acceptor, Failed
+from gamenet.transports.proactor import sock_accept
 from gamenet.transports.sockets import prepare, reset
 
 logger = logging.getLogger("gamenet")
@@ -44,8 +45,9 @@ _ERRORS_OF_ONE = {
     if hasattr(errno, name)
 }  # fmt: skip
 
-# The same of Windows: semaphore timeout, name deleted, refused, aborted, and the winsock numbers 10053 and 10054
-_WINERRORS_OF_ONE = {64, 121, 1225, 1236, 10053, 10054}
+# The same of Windows: unexpected network error, name deleted, semaphore timeout, refused, aborted; winsock's aborted,
+# reset, and not connected any more
+_WINERRORS_OF_ONE = {59, 64, 121, 1225, 1236, 10053, 10054, 10057}
 
 _WINSOCK = 10_000  # from here on Windows' numbers are in `errno`, below they mean something else there
 
@@ -193,7 +195,7 @@ class Listener:
         """A connection is held until its time comes, where the system would accept the next one on its own."""
         while True:
             try:
-                sock, peername = await self._loop.sock_accept(listening)
+                sock, peername = await sock_accept(self._loop, listening)
             except Exception as error:
                 await asyncio.sleep(0 if self._goes_on(error) else RETRY_SECONDS)
                 continue

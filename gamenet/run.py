@@ -21,6 +21,8 @@ from gamenet.server import Server
 
 logger = logging.getLogger("gamenet")
 
+_CANCEL_TIMEOUT = 0.5  # seconds that tasks may take to end when the program does
+
 LoopName = Literal["auto", "asyncio", "uvloop", "winloop"]
 
 # Windows has no SIGTERM from outside; Ctrl+Break is what a service manager sends there
@@ -43,8 +45,11 @@ def run(
     `on_ready()` is called once the server listens. Call it from the main thread: signals reach no other.
     `OSError` if the address cannot be had, `ModuleNotFoundError` if the named loop is not installed.
     """
-    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
+    runner = asyncio.Runner(loop_factory=loop_factory(loop))
+    try:
         runner.run(serve(server, host, port, on_ready=on_ready))
+    finally:
+        _close(runner)
 
 
 async def serve(
@@ -62,6 +67,27 @@ async def serve(
             await stop.wait()
         finally:
             await _stop(server, stop)
+
+
+def _close(runner: asyncio.Runner) -> None:
+    """As `runner.close()`, which waits for ever if a task ignores its cancellation."""
+    deaf = runner.run(_cancel_all_tasks())
+    if not deaf:
+        runner.close()
+        return
+    logger.warning("%d tasks ignore their cancellation and are left behind", len(deaf))
+    for task in deaf:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was just said
+    runner.get_loop().close()
+    asyncio.set_event_loop(None)
+
+
+async def _cancel_all_tasks() -> set[asyncio.Task[Any]]:
+    """Those that go on nevertheless."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    return (await asyncio.wait(tasks, timeout=_CANCEL_TIMEOUT))[1] if tasks else set()
 
 
 async def _stop(server: Server, stop: StopRequest) -> None:

@@ -125,9 +125,11 @@ class Server:
         """Dispatch only these packets of a session, until a handler sets `session.is_logged_in = True`.
 
         Others are rejected and counted; after `login_timeout` seconds the session is closed. For sessions that open
-        from the next `start()` on.
+        from now on.
         """
         self.dispatch.require_login(*packets)
+        if self._context is not None:
+            self._context.login_required = True
 
     def when_slow(
         self, packet: type[Packet] | int, policy: SlowPolicy, *, key: str | tuple[str, ...] = ()

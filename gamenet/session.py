@@ -50,6 +50,8 @@ _HOLD_END = 16  # it ends when its handler has finished
 
 _PIECE = 65_536  # bytes of a backlog that are handed over at once: what lies in the transport cannot be left out
 
+_MAX_BURST = 16  # times `max_write_buffer`, sent in one turn to a peer that had taken everything before
+
 _TLS_QUEUE = 16_384  # bytes; uvloop keeps the handshake's last ones until we read, and they are no backlog
 
 _ids = itertools.count(1)
@@ -285,8 +287,10 @@ class Session(Stream, asyncio.Protocol):
             return
         self.close_reason = str(reason)
         self.drain_to_transport()
+        self.backlog = None
         self.shut()
         if self._socket_transport is not None:
+            self._release_reading(self._holds)  # TLS waits for the peer's farewell
             self._socket_transport.close()
             self._deadlines.lift_all()
             started, seconds = self._now(), timeout or self._context.limits.close_timeout
@@ -529,8 +533,11 @@ class Session(Stream, asyncio.Protocol):
         self.hold()  # what it asks for adds to what it does not take
 
     def on_overflow(self) -> None:
-        burst = self._burst
-        if burst is None or self.unsent_size <= burst + self._context.limits.max_write_buffer:
+        limit = self._context.limits.max_write_buffer
+        burst = _MAX_BURST * limit
+        if self._burst is not None:
+            burst = limit + min(burst, self._burst)
+        if self.unsent_size <= burst:
             return self.on_backlog()
         self._log(logging.WARNING, "closing: %d bytes wait for a peer that does not read", self.unsent_size)
         self.abort(CloseReason.SLOW_RECEIVER)

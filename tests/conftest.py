@@ -73,6 +73,12 @@ def gamenet(request):
 
 
 @pytest.fixture
+def every_gamenet():
+    """The package on each twin, for what must come out the same."""
+    return [package(name) for name in TWINS]
+
+
+@pytest.fixture
 def rng(request):
     """Randomness whose seed is in the test's output when it fails; GAMENET_SEED repeats it."""
     seed = int(os.environ.get("GAMENET_SEED") or random.SystemRandom().randrange(1 << 32))
@@ -164,7 +170,9 @@ def is_epoll_on_pure(callspec):
 
 @pytest_asyncio.fixture(params=["asyncio", *(["fast"] if HAS_FAST else []), *(["epoll"] if HAS_EPOLL else [])])
 async def net(request, gamenet):
-    async with gamenet.testing.leak_check() as check, AsyncExitStack() as stack:
+    # a timer of aiofastnet's TLS outlives a connection that was aborted while it said good-bye
+    ignore = ["SSLTransportBase._check_shutdown_timeout"]
+    async with gamenet.testing.leak_check(ignore=ignore) as check, AsyncExitStack() as stack:
         yield Net(gamenet, request.param, stack, check)
 
 

@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 from contextlib import suppress
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -44,14 +45,14 @@ class Peer:
             raise
 
     async def is_served(self):
-        """True if a packet comes back, False if the connection was reset, as a refused one is."""
+        """True if a packet comes back, False if the connection is ended instead."""
         try:
             await self.loop.sock_sendall(self.sock, wire(1, b"hello"))
             answer = await asyncio.wait_for(self.loop.sock_recv(self.sock, 100), 10)
         except ConnectionError:
             return False
-        assert answer == wire(1, b"hello")
-        return True
+        assert answer in (b"", wire(1, b"hello"))
+        return answer != b""
 
     async def end(self):
         """What comes last: nothing, if the end is orderly."""
@@ -96,6 +97,11 @@ class Failing(list):
         super().__init__()
         self.times = []
 
+    def fail(self):
+        if self:
+            self.times.append(asyncio.get_running_loop().time())
+            raise self.pop(0)
+
 
 @pytest.fixture
 def failing(monkeypatch):
@@ -103,12 +109,18 @@ def failing(monkeypatch):
     errors, accept = Failing(), socket.socket.accept
 
     def accept_or_fail(self):
-        if errors:
-            errors.times.append(asyncio.get_running_loop().time())
-            raise errors.pop(0)
+        errors.fail()
         return accept(self)
 
     monkeypatch.setattr(socket.socket, "accept", accept_or_fail)
+    if sys.platform == "win32":  # the Proactor loop accepts by AcceptEx
+        accept_ex = asyncio.IocpProactor.accept
+
+        def accept_ex_or_fail(self, listening):
+            errors.fail()
+            return accept_ex(self, listening)
+
+        monkeypatch.setattr(asyncio.IocpProactor, "accept", accept_ex_or_fail)
     return errors
 
 
@@ -124,25 +136,27 @@ class WindowsError_(OSError):
         self.winerror = number
 
 
+# made anew for each test: an exception keeps the frames that it was raised in
 OF_ONE = {
-    "ECONNABORTED": error(errno.ECONNABORTED),
-    "EPROTO": error(errno.EPROTO),
-    "EPERM": error(errno.EPERM),
-    "ECONNRESET": error(errno.ECONNRESET),
-    "WinError 64": WindowsError_(64),
-    "WinError 1236": WindowsError_(1236),
-    "WSA 10053": WindowsError_(10053),
-    "WSA 10054": WindowsError_(10054),
+    "ECONNABORTED": partial(error, errno.ECONNABORTED),
+    "EPROTO": partial(error, errno.EPROTO),
+    "EPERM": partial(error, errno.EPERM),
+    "ECONNRESET": partial(error, errno.ECONNRESET),
+    "WinError 59": partial(WindowsError_, 59),
+    "WinError 64": partial(WindowsError_, 64),
+    "WinError 1236": partial(WindowsError_, 1236),
+    "WSA 10053": partial(WindowsError_, 10053),
+    "WSA 10054": partial(WindowsError_, 10054),
 }
 OF_ALL = {
-    "EMFILE": error(errno.EMFILE),
-    "ENFILE": error(errno.ENFILE),
-    "ENOBUFS": error(errno.ENOBUFS),
-    "ENOMEM": error(errno.ENOMEM),
-    "EINVAL": error(errno.EINVAL),
-    "WSA 10024": WindowsError_(10024),
-    "WSA 10055": WindowsError_(10055),
-    "WinError 8": WindowsError_(8),
+    "EMFILE": partial(error, errno.EMFILE),
+    "ENFILE": partial(error, errno.ENFILE),
+    "ENOBUFS": partial(error, errno.ENOBUFS),
+    "ENOMEM": partial(error, errno.ENOMEM),
+    "EINVAL": partial(error, errno.EINVAL),
+    "WSA 10024": partial(WindowsError_, 10024),
+    "WSA 10055": partial(WindowsError_, 10055),
+    "WinError 8": partial(WindowsError_, 8),
 }
 
 
@@ -152,7 +166,7 @@ OF_ALL = {
 @pytest.mark.parametrize("name", OF_ONE)
 async def test_an_error_of_one_connection_is_counted_and_the_next_are_served(net, way, failing, connect, name, caplog):
     server = await echoing(net)
-    failing.extend([OF_ONE[name]] * 3)
+    failing.extend(OF_ONE[name]() for _ in range(3))
     peers = [connect(server) for _ in range(4)]
     assert all([await peer.is_served() for peer in peers])
     stats = server.stats()
@@ -166,7 +180,7 @@ async def test_a_shortage_pauses_accepting_once_and_for_a_while(net, way, failin
     server = await echoing(net)
     live = connect(server)
     assert await live.is_served()
-    failing.extend([OF_ALL[name]] * 4)
+    failing.extend(OF_ALL[name]() for _ in range(4))
     peers = [connect(server) for _ in range(4)]
     assert await live.is_served()
     assert all([await peer.is_served() for peer in peers])
@@ -293,6 +307,39 @@ async def test_a_peer_that_reset_its_connection_before_it_was_accepted_is_accoun
     assert stats()["refused"] == {}
     assert {peername[0] for peername in peernames} == {HOST}  # also where the system does not know any more
     assert server._admission.held_by_network == {HOST: 1}
+
+
+async def test_the_proactors_task_is_asked_for_its_exception(gamenet):
+    """As the Proactor does it, on every system."""
+    loop, complaints = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda loop, context: complaints.append(context))
+
+    class Loop:
+        def __init__(self):
+            self._proactor = self
+
+        def accept(self, listening):
+            async def accept_coro():
+                await future
+
+            future = loop.create_future()
+            loop.create_task(accept_coro())
+            loop.call_later(0.01, future.set_exception if listening is None else future.set_result, outcome)
+            return future
+
+        def __getattr__(self, name):
+            return getattr(loop, name)
+
+    sock_accept, before = gamenet.transports.proactor.sock_accept, loop.get_task_factory()
+    outcome = WindowsError_(64)
+    with pytest.raises(WindowsError_):
+        await sock_accept(Loop(), None)
+    outcome = (1, 2)
+    assert await sock_accept(Loop(), "a socket") == (1, 2)
+    await asyncio.sleep(0)
+    gc.collect()
+    assert complaints == []
+    assert loop.get_task_factory() is before
 
 
 def test_a_loop_that_cannot_watch_sockets(gamenet):
@@ -571,11 +618,14 @@ async def test_ten_thousand_connects_and_disconnects_leave_nothing(net, connect,
             assert all(await asyncio.gather(*(peer.is_served() for peer in peers)))
             for peer in peers:
                 peer.close()
-        await until(lambda: server._admission.held == 1 and server._accepted == 1 + 100 * (number + 1))  # noqa: B023
+        came = 1 + 100 * (number + 1)
+        # Windows tells us of who is gone before it was accepted, others let us accept it
+        await until(lambda: server._accepted + server._admission.accept_errors.total() == came)  # noqa: B023
+        await until(lambda: server._admission.held == 1)
     gc.collect()
     await until(lambda: open_sockets() == before)
     assert server._admission.held_by_network == {HOST: 1}
-    assert (server.stats()["refused"], server.stats()["accept_errors"]) == ({}, {})
+    assert (server.stats()["refused"], server.stats()["accept_pauses"]) == ({}, 0)
 
 
 async def test_it_starts_again_on_the_same_port_at_once(net, way, connect):
@@ -608,12 +658,11 @@ async def test_stopping_ends_those_who_have_just_come(net, way, connect, until):
         await net.start(server)
 
 
-async def test_stopping_while_accepting_pauses(net, way, failing, connect):
+async def test_stopping_while_accepting_pauses(net, way, failing, connect, until):
     server = await echoing(net)
-    failing.extend([error(errno.EMFILE)] * 1000)
+    failing.extend(error(errno.EMFILE) for _ in range(1000))
     peers = [connect(server) for _ in range(3)]
-    while not server.stats()["accept_pauses"]:
-        await asyncio.sleep(0)
+    await until(lambda: server.stats()["accept_pauses"])
     await asyncio.wait_for(server.stop(), 10)
     failing.clear()
     for peer in peers:
@@ -702,7 +751,8 @@ async def test_a_free_port_is_looked_for_again_if_only_one_family_has_it(net, mo
     ports = {sock.getsockname()[1] for sock in listening}
     for sock in listening:
         sock.close()
-    assert (len(listening), len(ports), len(calls)) == (2, 1, 6)
+    assert (len(listening), len(ports)) == (2, 1)
+    assert len(calls) >= 6  # more where the number was taken in earnest
 
 
 async def test_accepted_sockets_send_small_packets_at_once(net, way, connect):

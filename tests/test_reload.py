@@ -375,7 +375,7 @@ async def test_the_example_of_the_docs(net, tmp_path, monkeypatch):
     try:
         server = load("main").arena.server
         await net.start(server)
-        net.servers.append(server)
+        net.check.watch(server)
         reader, writer = await net.open(server)
         for points, total in ((5, 5), (6, 11)):
             writer.write(wire(1, struct.pack("<I", points)))

@@ -172,7 +172,7 @@ def start(net, load):
         module = load(name)
         found = getattr(module, server)
         found.transport = net.transport
-        net.servers.append(found)
+        net.check.watch(found)
         await net.start(found)
         return module, found
 

@@ -217,7 +217,7 @@ def without_texts(answer):
 @pytest.mark.parametrize("name", CONVERSATION)
 async def test_the_example_answers_as_postgresql_does(net, protocol, postgres, name):
     protocol.server.transport = net.transport
-    net.servers.append(protocol.server)
+    net.check.watch(protocol.server)
     await net.start(protocol.server)
     ours, _ = await log_in(net, protocol, protocol.server)
     theirs, _ = await log_in(net, protocol, postgres)

@@ -35,13 +35,18 @@ class FakeLoop(asyncio.SelectorEventLoop):
         """Let `seconds` pass in which the loop is held up."""
         self.now += seconds
 
-    async def create_server(self, factory, *_, **__):
-        self.factory = factory
-        return FakeListener()
-
 
 class FakeListener:
-    sockets = ()
+    """A server's listener; `new_session()` is what it calls for each connection."""
+
+    addresses = ()
+    connecting = 0
+
+    def __init__(self, host, port, new_session):
+        self.new_session = new_session
+
+    def start(self):
+        pass
 
     def close(self):
         pass
@@ -53,17 +58,18 @@ class FakeListener:
 class FakeTransport:
     """What a session sends is in `taken`; while `takes` is false it waits in `waiting`."""
 
-    def __init__(self, loop):
+    def __init__(self, loop, new_session):
         self.loop = loop
         self.taken = b""
         self.waiting = b""
         self.unread = b""
         self.takes = True
+        self.fails = False
         self.is_reading = True
         self.is_paused = False
         self.is_lost = False
         self._is_closing = False
-        self.protocol = loop.factory()
+        self.protocol = new_session()
         self.protocol.connection_made(self)
 
     # -- the peer's side
@@ -100,6 +106,8 @@ class FakeTransport:
 
     def write(self, data):
         assert not self.is_lost
+        if self.fails:
+            raise RuntimeError("the socket is broken")
         if self.takes:
             self.taken += data
             return
@@ -143,17 +151,21 @@ class FakeNet:
     def __init__(self, gamenet, **options):
         self.gamenet = gamenet
         self.loop = FakeLoop()
-        self.server = gamenet.Server(transport="asyncio", **options)
+        fake = gamenet.transports.Transports("fake", None, None, gamenet.Session, FakeListener)
+        self.server = gamenet.Server(transport=fake, **options)
         self.peers = []
 
     def start(self):
         self.loop.run_until_complete(self.server.start())
         self.context = self.server._context
 
-    def connect(self):
-        if not self.loop.is_running() and self.server._context is None:
-            self.start()
-        self.peers.append(FakeTransport(self.loop))
+    def connect(self, listener=None):
+        """A peer that connected, to `listener` where that is not the server's of now."""
+        if listener is None:
+            if not hasattr(self, "context"):
+                self.start()
+            listener = self.server._listener
+        self.peers.append(FakeTransport(self.loop, listener.new_session))
         return self.peers[-1]
 
     @property
