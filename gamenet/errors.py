@@ -70,7 +70,7 @@ class CloseReason(StrEnum):
     SERVER_STOPPED = "server_stopped"
     """The server stopped."""
     SERVER_FULL = "server_full"
-    """The server already held `max_sessions`."""
+    """The server already held `max_sessions`, or its `session_data` had nothing left to lend."""
     ADDRESS_FULL = "address_full"
     """The peer's address already had `max_sessions_per_address`."""
     HANDSHAKE_FAILED = "handshake_failed"

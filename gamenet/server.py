@@ -25,9 +25,11 @@ from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
 from gamenet.listener import Listener, Listening
 from gamenet.manager import SessionManager
+from gamenet.object_pool import ObjectPool
 from gamenet.packets import Packet
 from gamenet.reload import Hooks, reload_module
 from gamenet.session import Session, SessionContext
+from gamenet.session_data import SessionData
 from gamenet.transports import TransportName, Transports, check_name, choose_server
 from gamenet.transports.acceptors import Tls
 from gamenet.transports.sockets import listen
@@ -53,7 +55,8 @@ class Server:
     `max_bytes_per_second`: `"wait"` reads no further until the session has credit again, `"reject"` counts and goes
     on, `"close"` ends the session. `heartbeat`: pings that are answered below the handlers. `transport`: `"asyncio"`
     for the loop's own, `"fast"` for aiofastnet's, `"epoll"` for our own (Linux, no TLS), `"auto"` for the fastest
-    that is there. All further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of
+    that is there. `session_data`: an `ObjectPool` that lends every session its `data`, from before `on_opened` until
+    `on_closed` and its handlers have ended; who finds it empty is refused (`server_full`). All further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of
     range.
     """
 
@@ -67,6 +70,7 @@ class Server:
         rate_exceeded: Literal["wait", "reject", "close"] = "wait",
         heartbeat: Heartbeat | None = None,
         transport: TransportName | Transports = "auto",
+        session_data: ObjectPool[Any] | None = None,
         **limits: Any,
     ) -> None:
         _check_policy("unknown_packets", unknown_packets, ("reject", "close"))
@@ -90,6 +94,7 @@ class Server:
         answer_heartbeats(heartbeat, self.dispatch, self._codec)
         self._ledger = Ledger()
         self.sessions = SessionManager(self._codec)
+        self._data = None if session_data is None else SessionData(session_data, self._data_failed)
         self._opened_hooks = Hooks()
         self._closed_hooks = Hooks()
         self._watchdog = Watchdog(
@@ -321,6 +326,9 @@ class Server:
             if reason is not None:
                 return self._abort_refused(session, reason)
             session.network = network
+        reason = None if self._data is None else self._data.lend_to(session)
+        if reason is not None:
+            return self._refuse(session, reason)
         self._accepted += 1
         self.sessions.add(session)
         for hook in self._opened_hooks:
@@ -338,6 +346,8 @@ class Server:
             self._closed[reason if reason in self._closed or len(self._closed) < MAX_REASONS else "other"] += 1
             for hook in self._closed_hooks:
                 self._call(hook, session, reason)
+            if self._data is not None:
+                self._data.take_back_from(session)
         if self._all_closed is not None and not self.sessions and not self._closing:
             self._all_closed.set()
 
@@ -355,6 +365,10 @@ class Server:
             why = reason or CloseReason.NETWORK_ERROR
             values = str(session.peername), str(why), str(error) or type(error).__name__
             self._context.log.log(logging.INFO, "%s never became a session: %s: %s", *values)
+
+    def _data_failed(self, session: Session, what: str, error: Exception) -> None:
+        self._ledger.handler_errors += 1
+        session._log(logging.ERROR, "%s of session_data raised", what, error=error)
 
     def _call(self, hook: Callable[..., Any], session: Session, *values: object) -> None:
         try:

@@ -259,6 +259,11 @@ class Session(Stream, asyncio.Protocol):
         """Whether `task` is its handler that waits."""
         return task is not None and self._task is task
 
+    @property
+    def running_handler(self) -> asyncio.Future[Any] | None:
+        """Its `async def` handler that waits, or has been cancelled and has not ended yet."""
+        return self._task
+
     # -- ending
 
     def finish(self, reason: str = CloseReason.CLOSED, *, timeout: float | None = None) -> None:

@@ -15,7 +15,7 @@ LAYERS = [
         "limits", "logs", "admission", "timeouts", "declaration", "packets", "backlog", "reload", "dispatch",
         "heartbeat", "decoder", "object_pool",
     ],
-    ["timer", "unacknowledged", "deadlines", "session", "manager", "watchdog", "handler_times"],
+    ["timer", "unacknowledged", "deadlines", "session", "session_data", "manager", "watchdog", "handler_times"],
     ["transports"],
     ["listener"],
     ["server", "client", "run"],

@@ -155,6 +155,15 @@ def test_writing_outside_a_block_is_refused(core, offset, data):
         block.write(offset, data)
 
 
+def test_a_block_may_be_written_from_itself(core):
+    block = core.PoolAllocator(4096).acquire()
+    block.write(0, bytes(range(256)) * 16)
+    with block.view() as view:
+        block.write(1, view[:4095])
+    with block.view() as view:
+        assert bytes(view) == b"\0" + (bytes(range(256)) * 16)[:4095]
+
+
 def test_blocks_come_from_pools_only(core):
     with pytest.raises(TypeError, match="PoolAllocator.acquire"):
         core.Block()
@@ -416,6 +425,73 @@ def test_of_two_threads_that_release_a_block_one_is_refused(core):
         assert [str(error) for error in errors] == ["this block was released"] * 3
     assert pool.outstanding == 0
     assert pool.stats()["free"] <= 1
+
+
+@pytest.mark.parametrize("modes", ["", "fill,tag"])
+def test_loops_of_several_threads_wait_for_the_same_blocks(core, monkeypatch, modes):
+    monkeypatch.setenv("GAMENET_POOL_DEBUG", modes)
+    pool, out, most = waiting_pool(core, max_blocks=2), set(), []
+
+    async def use(index, number):
+        block = await pool.acquire_async()
+        try:
+            assert id(block) not in out
+            out.add(id(block))
+            most.append(len(out))
+            block.write(0, bytes([index, number]))
+            await asyncio.sleep(0)
+            with block.view() as view:
+                assert bytes(view[:2]) == bytes([index, number])
+            out.discard(id(block))
+        finally:
+            block.release()
+
+    async def many(index):
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(use(index, number) for number in range(200)))
+
+    assert in_threads(lambda index: asyncio.run(many(index))) == []
+    assert len(most) == 800
+    assert max(most) <= 2
+    stats = pool.stats()
+    assert (stats["outstanding"], stats["waiting"], stats["viewed"], stats["refused"]) == (0, 0, 0, 0)
+    assert pool.owners() == []
+
+
+def test_blocks_made_in_one_thread_and_forgotten_in_others_come_back(core):
+    pool, rounds = core.PoolAllocator(64, max_blocks=8), 500
+    shared = [[pool.acquire() for _ in range(2)] for _ in range(4)]
+
+    def work(index):
+        for number in range(rounds):
+            mine, shared[index][number % 2] = shared[index][number % 2], None
+            other = shared[(index + 1) % 4]
+            if mine is None:  # the one before took it
+                mine = pool.acquire()
+            mine.write(0, bytes([index]))
+            other[number % 2], mine = mine, None  # what was there is forgotten here
+
+    assert in_threads(work) == []
+    shared.clear()
+    gc.collect()
+    assert pool.outstanding == 0
+    assert pool.stats()["free"] <= 8
+
+
+def test_writing_while_others_release(core):
+    pool = core.PoolAllocator(64)
+    for _ in range(200):
+        block, errors = pool.acquire(), []
+
+        def work(index, block=block):
+            if index:
+                block.write(0, b"x" * 64)
+            else:
+                block.release()
+
+        errors = in_threads(work)
+        assert {str(error) for error in errors} <= {"this block was released"}
+    assert pool.outstanding == 0
 
 
 # -- GAMENET_POOL_DEBUG

@@ -31,7 +31,7 @@ cdef enum:
 
 
 cdef class RunSender:
-    """Who answers a batch: the stream, which lies above this module."""
+    """Who answers a batch: the stream, which lies above this module. Locking rule: the stream's thread only."""
 
     cdef bint send_run(self, Batch batch) except -1:
         raise NotImplementedError
@@ -41,7 +41,8 @@ cdef class RunSender:
 cdef class Batch:
     """A run of consecutive packets of one id, as a batch handler gets it.
 
-    Iterating or indexing gives packets of the handler's class; they, the batch and its columns may be kept.
+    Iterating or indexing gives packets of the handler's class; they, the batch and its columns may be kept. Locking
+    rule: one thread at a time, and its handler's is the stream's.
     """
 
     __class_getitem__ = classmethod(GenericAlias)
@@ -270,7 +271,7 @@ cdef RawPacket reusable(RawPacket packet):
 
 
 cdef class BatchIterator:
-    """The packets of a batch, in order."""
+    """The packets of a batch, in order. Locking rule: one thread at a time."""
 
     def __iter__(self):
         return self
@@ -285,7 +286,10 @@ cdef class BatchIterator:
 
 @cython.no_gc
 cdef class Column:
-    """What a column's memoryview shows: read-only items at equal distances."""
+    """What a column's memoryview shows: read-only items at equal distances.
+
+    Locking rule: never changes, so any thread may read it.
+    """
 
     def __getbuffer__(self, Py_buffer* view, int flags):
         cdef bint is_packed = self.stride == self.itemsize

@@ -28,7 +28,7 @@ cdef class PacketBuffer:
     stay true. `feed()` is allowed at any time, also while iterating: what it brings is read in its turn. A header
     that cannot be true raises `InvalidPacketError` from the iteration, then and ever after, for nobody knows where
     the next packet starts; `clear()` starts anew. `ValueError` if the pool's blocks are smaller than
-    `max_packet_size`.
+    `max_packet_size`. Locking rule: one owner thread; other threads hand their bytes to it.
     """
 
     def __init__(self, HeaderCodec codec=None, PoolAllocator pool=None):

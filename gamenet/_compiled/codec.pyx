@@ -37,7 +37,8 @@ cdef class Field:
     """One field of a packed struct, and the descriptor that reads and writes it.
 
     `code` is `struct`'s letter (`B H I Q b h i q f d ?`), `t` for text (a char[] that ends at its first NUL) or `s`
-    for raw bytes; `offset` and `size` are bytes. A `secret` field never shows in a repr.
+    for raw bytes; `offset` and `size` are bytes. A `secret` field never shows in a repr. Locking rule: never
+    changes; any thread.
     """
 
     def __init__(
@@ -238,7 +239,10 @@ cdef void write_integer(uint8_t* out, uint64_t number, Py_ssize_t size, bint swa
 
 @cython.no_gc
 cdef class Struct:
-    """The fields of one packet class in wire order, and the bytes they take together."""
+    """The fields of one packet class in wire order, and the bytes they take together.
+
+    Locking rule: never changes; any thread.
+    """
 
     def __init__(self, tuple fields not None):
         cdef Field field
@@ -253,7 +257,10 @@ cdef class Struct:
 
 @cython.no_gc
 cdef class TypedPacket(RawPacket):
-    """A packet whose class carries `_struct` and `_id`. Users derive from `gamenet.Packet`, which sets both."""
+    """A packet whose class carries `_struct` and `_id`. Users derive from `gamenet.Packet`, which sets both.
+
+    Locking rule: one thread at a time.
+    """
 
     _struct = Struct(())
     _id = 0

@@ -37,7 +37,7 @@ cdef bint ends_with(const uint8_t* data, Py_ssize_t size, bytes ending) noexcept
 cdef class DelimiterCodec(HeaderCodec):
     """Finds and writes the ends of packets; their headers have no bytes, their ids and sequence numbers are 0.
 
-    `ValueError` if `max_packet_size` does not hold a delimiter.
+    `ValueError` if `max_packet_size` does not hold a delimiter. Locking rule: never changes; any thread.
     """
 
     def __cinit__(self, *values, **named):

@@ -112,7 +112,8 @@ cdef int read_varint(const uint8_t* data, Py_ssize_t available, FieldSpec* field
 cdef class HeaderCodec:
     """Parses and encodes headers of one layout under one `max_packet_size` (bytes of the whole packet).
 
-    Immutable, so any thread may use it. `ValueError` if `max_packet_size` is outside what the layout allows.
+    Locking rule: immutable, so any thread may use it. `ValueError` if `max_packet_size` is outside what the layout
+    allows.
     """
 
     def __cinit__(self, *values, **named):  # until it is initialised it refuses everything

@@ -17,7 +17,7 @@ cdef str UNSENT = "what is to be sent"
 
 
 cdef class Outbox:
-    """Appends packets, and hands them out as few large chunks."""
+    """Appends packets, and hands them out as few large chunks. Locking rule: one thread at a time."""
 
     def __init__(self, HeaderCodec codec=None, PoolAllocator pool=None):
         self.wire = HeaderCodec() if codec is None else codec

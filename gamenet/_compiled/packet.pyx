@@ -34,7 +34,8 @@ cdef uint64_t as_number(str name, object value) except? 0xFFFFFFFFFFFFFFFF:
 cdef class RawPacket:
     """A packet without declared fields, as handlers of a bare packet id and `PacketBuffer` see it.
 
-    Handlers may keep a packet: its bytes are then its own. Compares by class, packet id and body.
+    Handlers may keep a packet: its bytes are then its own. Compares by class, packet id and body. Locking rule: one
+    thread at a time.
     """
 
     __hash__ = None

@@ -12,7 +12,7 @@ from cpython.buffer cimport PyBUF_FORMAT, PyBUF_ND, PyBUF_SIMPLE, PyBUF_STRIDES,
 from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
 from libc.stddef cimport size_t
 from libc.stdint cimport uintptr_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from collections import deque
 
@@ -506,7 +506,8 @@ cdef class Block:
         cdef Py_buffer view
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            self.copy_in(offset, <const uint8_t*>view.buf, view.len)
+            with cython.critical_section(self):  # nobody releases it meanwhile
+                self.copy_in(offset, <const uint8_t*>view.buf, view.len)
         finally:
             PyBuffer_Release(&view)
         return offset + view.len
@@ -528,7 +529,7 @@ cdef class Block:
             raise ValueError("this block was released")
         if offset < 0 or size > self.room - offset:
             raise ValueError(f"bytes {offset} to {offset + size} are outside a block of {self.room}")
-        memcpy(self.memory + offset, data, size)
+        memmove(self.memory + offset, data, size)  # `data` may be a view of this block
         return 0
 
     def __enter__(self):

@@ -32,7 +32,7 @@ cdef class RateBucket:
     A packet of cost 1 takes `1 / packets_per_second` and each of its bytes `1 / bytes_per_second`; None makes that
     part free. So a session may send `packets_per_second` empty packets, or `bytes_per_second` in few large ones, or a
     mix. What is taken may be more than is there: then `is_spent` is true until it came in again. `ValueError` for a
-    rate or a burst that is not above 0.
+    rate or a burst that is not above 0. Locking rule: the stream's thread only.
     """
 
     def __init__(self, packets_per_second, bytes_per_second, double burst=1.0, double now=0.0):

@@ -15,7 +15,10 @@ RECEIVE_SIZE = 262144
 
 
 cdef class Receiver:
-    """One block for every session of a loop, since each read is parsed before the next begins."""
+    """One block for every session of a loop, since each read is parsed before the next begins.
+
+    Locking rule: the thread of the loop only.
+    """
 
     def __init__(self, Py_ssize_t size=262144):
         self.pool = PoolAllocator(size, max_blocks=2)

@@ -20,7 +20,8 @@ cdef class Route:
 
     Bodies shorter than `min_body_size` bytes never reach the handler. With `is_batch` it is
     `handler(session, batch)`, once for every run of packets. `cost` is what a packet takes of its session's rate,
-    `before_login` says whether it is dispatched before the session is logged in.
+    `before_login` says whether it is dispatched before the session is logged in. Locking rule: never changes; the
+    thread of the server's loop only, since it keeps a packet object for it.
     """
 
     def __init__(
@@ -47,7 +48,10 @@ cdef class Route:
 
 
 cdef class PingRoute(Route):
-    """Packets that are answered with their own body and sequence number under `pong_id`, without a handler."""
+    """Packets that are answered with their own body and sequence number under `pong_id`, without a handler.
+
+    Locking rule: as `Route`.
+    """
 
     def __init__(self, pong_id):
         super().__init__(_no_handler, before_login=True)
@@ -56,7 +60,7 @@ cdef class PingRoute(Route):
 
 
 cdef class PongRoute(Route):
-    """Answers to our pings: they tell the session's round-trip time."""
+    """Answers to our pings: they tell the session's round-trip time. Locking rule: as `Route`."""
 
     def __init__(self):
         super().__init__(_no_handler, before_login=True)
@@ -69,7 +73,10 @@ def _no_handler(session, packet):
 
 @cython.no_gc_clear  # `pages` must not outlive what `routes` holds
 cdef class RouteTable:
-    """The routes of one server. `default` takes packets of any other id; None rejects them."""
+    """The routes of one server. `default` takes packets of any other id; None rejects them.
+
+    Locking rule: the thread of the server's loop only.
+    """
 
     def __cinit__(self):
         self.routes = {}

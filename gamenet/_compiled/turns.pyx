@@ -12,7 +12,7 @@ cdef class TurnQueue:
     """What the streams of one loop share so that none of them keeps the others waiting.
 
     `call_soon(callback)` brings the next turn, `clock()` gives seconds, and should tell microseconds apart. A budget of
-    `inf` is never used up.
+    `inf` is never used up. Locking rule: the thread of the loop only.
     """
 
     def __init__(self, call_soon, clock, double budget=0.005):

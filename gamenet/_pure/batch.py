@@ -25,7 +25,7 @@ MAX_PACKETS = 4096
 
 
 class RunSender(Protocol):
-    """Who answers a batch: the stream, which lies above this module."""
+    """Who answers a batch: the stream, which lies above this module. Locking rule: the stream's thread only."""
 
     def _send_run(self, batch: Batch[Any]) -> bool: ...
 
@@ -33,7 +33,8 @@ class RunSender(Protocol):
 class Batch(Generic[PacketT]):
     """A run of consecutive packets of one id, as a batch handler gets it.
 
-    Iterating or indexing gives packets of the handler's class; they, the batch and its columns may be kept.
+    Iterating or indexing gives packets of the handler's class; they, the batch and its columns may be kept. Locking
+    rule: one thread at a time, and its handler's is the stream's.
     """
 
     __slots__ = ("_codec", "_packet_id", "_packet_type", "_sender", "_source", "_starts")

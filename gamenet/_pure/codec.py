@@ -21,7 +21,8 @@ class Field:
     """One field of a packed struct, and the descriptor that reads and writes it.
 
     `code` is `struct`'s letter (`B H I Q b h i q f d ?`), `t` for text (a char[] that ends at its first NUL) or `s`
-    for raw bytes; `offset` and `size` are bytes. A `secret` field never shows in a repr.
+    for raw bytes; `offset` and `size` are bytes. A `secret` field never shows in a repr. Locking rule: never
+    changes; any thread.
     """
 
     __slots__ = ("_struct", "byte_order", "code", "default", "name", "offset", "required", "secret", "size")
@@ -129,7 +130,10 @@ class Field:
 
 
 class Struct:
-    """The fields of one packet class in wire order, and the bytes they take together."""
+    """The fields of one packet class in wire order, and the bytes they take together.
+
+    Locking rule: never changes; any thread.
+    """
 
     __slots__ = ("fields", "size")
 
@@ -144,7 +148,10 @@ class Struct:
 
 
 class TypedPacket(RawPacket):
-    """A packet whose class carries `_struct` and `_id`. Users derive from `gamenet.Packet`, which sets both."""
+    """A packet whose class carries `_struct` and `_id`. Users derive from `gamenet.Packet`, which sets both.
+
+    Locking rule: one thread at a time.
+    """
 
     __slots__ = ()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class DelimiterCodec(HeaderCodec):
     """Finds and writes the ends of packets; their headers have no bytes, their ids and sequence numbers are 0.
 
-    `ValueError` if `max_packet_size` does not hold a delimiter.
+    `ValueError` if `max_packet_size` does not hold a delimiter. Locking rule: never changes; any thread.
     """
 
     __slots__ = ("_delimiter", "_strip")

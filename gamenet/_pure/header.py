@@ -34,7 +34,8 @@ class PacketHeader(NamedTuple):
 class HeaderCodec:
     """Parses and encodes headers of one layout under one `max_packet_size` (bytes of the whole packet).
 
-    Immutable, so any thread may use it. `ValueError` if `max_packet_size` is outside what the layout allows.
+    Locking rule: immutable, so any thread may use it. `ValueError` if `max_packet_size` is outside what the layout
+    allows.
     """
 
     __slots__ = (

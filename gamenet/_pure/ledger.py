@@ -9,7 +9,8 @@ class Ledger:
     """Counters of one server or client. Written by the streams, read by `stats()`.
 
     `pumping` is the `id()` of the stream whose packets are handled right now (0: none's), `packet_id` that of the
-    packet: numbers and no references, so that a watchdog may read them in another thread.
+    packet: numbers and no references, so that a watchdog may read them in another thread. Locking rule: written by
+    the loop's thread only.
     """
 
     __slots__ = (

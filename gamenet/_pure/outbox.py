@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Outbox:
-    """Appends packets, and hands them out as few large chunks."""
+    """Appends packets, and hands them out as few large chunks. Locking rule: one thread at a time."""
 
     __slots__ = ("_chunk", "_codec", "_pool")
 

@@ -30,7 +30,8 @@ def as_number(name: str, value: int) -> int:
 class RawPacket:
     """A packet without declared fields, as handlers of a bare packet id and `PacketBuffer` see it.
 
-    Handlers may keep a packet: its bytes are then its own. Compares by class, packet id and body.
+    Handlers may keep a packet: its bytes are then its own. Compares by class, packet id and body. Locking rule: one
+    thread at a time.
     """
 
     __slots__ = ("_end", "_head", "_packet_id", "_sequence", "_source", "_start")

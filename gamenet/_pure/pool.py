@@ -338,7 +338,9 @@ class Block:
         end = offset + len(source)
         if offset < 0 or end > len(memory):
             raise ValueError(f"bytes {offset} to {end} are outside a block of {len(memory)}")
-        memory[offset:end] = source
+        with self._pool._lock:  # nobody releases it meanwhile
+            if self._held() is memory:
+                memory[offset:end] = bytes(source) if source.obj is memory else source
         return end
 
     def release(self) -> None:

@@ -28,7 +28,7 @@ class RateBucket:
     A packet of cost 1 takes `1 / packets_per_second` and each of its bytes `1 / bytes_per_second`; None makes that
     part free. So a session may send `packets_per_second` empty packets, or `bytes_per_second` in few large ones, or a
     mix. What is taken may be more than is there: then `is_spent` is true until it came in again. `ValueError` for a
-    rate or a burst that is not above 0.
+    rate or a burst that is not above 0. Locking rule: the stream's thread only.
     """
 
     __slots__ = ("_burst", "_per_byte", "_per_packet", "_refilled", "credit")

@@ -9,7 +9,10 @@ RECEIVE_SIZE = 262144
 
 
 class Receiver:
-    """One block for every session of a loop, since each read is parsed before the next begins."""
+    """One block for every session of a loop, since each read is parsed before the next begins.
+
+    Locking rule: the thread of the loop only.
+    """
 
     __slots__ = ("_view", "size")
 

@@ -19,7 +19,8 @@ class Route:
 
     Bodies shorter than `min_body_size` bytes never reach the handler. With `is_batch` it is
     `handler(session, batch)`, once for every run of packets. `cost` is what a packet takes of its session's rate,
-    `before_login` says whether it is dispatched before the session is logged in.
+    `before_login` says whether it is dispatched before the session is logged in. Locking rule: never changes; the
+    thread of the server's loop only, since it keeps a packet object for it.
     """
 
     __slots__ = ("before_login", "cost", "handler", "kind", "min_body_size", "packet_type")
@@ -53,7 +54,10 @@ class Route:
 
 
 class PingRoute(Route):
-    """Packets that are answered with their own body and sequence number under `pong_id`, without a handler."""
+    """Packets that are answered with their own body and sequence number under `pong_id`, without a handler.
+
+    Locking rule: as `Route`.
+    """
 
     __slots__ = ("pong_id",)
 
@@ -64,7 +68,7 @@ class PingRoute(Route):
 
 
 class PongRoute(Route):
-    """Answers to our pings: they tell the session's round-trip time."""
+    """Answers to our pings: they tell the session's round-trip time. Locking rule: as `Route`."""
 
     __slots__ = ()
 
@@ -78,7 +82,10 @@ def _no_handler(session: Any, packet: Any) -> None:
 
 
 class RouteTable:
-    """The routes of one server. `default` takes packets of any other id; None rejects them."""
+    """The routes of one server. `default` takes packets of any other id; None rejects them.
+
+    Locking rule: the thread of the server's loop only.
+    """
 
     __slots__ = ("_routes", "default")
 

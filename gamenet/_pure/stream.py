@@ -66,7 +66,10 @@ WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_i
 
 
 class FlushQueue:
-    """The streams that sent something in this turn; `call_soon(callback)` brings the turn's end."""
+    """The streams that sent something in this turn; `call_soon(callback)` brings the turn's end.
+
+    Locking rule: the thread of the loop only.
+    """
 
     __slots__ = ("_call_soon", "_streams")
 
@@ -93,7 +96,8 @@ class Stream:
     `clock()` gives seconds; `last_received` is its value at the latest chunk. While the transport asks to wait, more
     than `high_watermark` bytes call `on_backlog()` and more than `max_write_buffer` bytes `on_overflow()`.
     `max_read_buffer` bytes may wait while a handler is suspended, then `on_read_full()` is called. When `turns` says
-    that the turn of the loop has had its time `on_yield()` is called, and the rest waits for `go_on()`.
+    that the turn of the loop has had its time `on_yield()` is called, and the rest waits for `go_on()`. Locking
+    rule: the thread that called `attach()`; sending from another raises.
     """
 
     __slots__ = (

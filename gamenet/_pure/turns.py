@@ -14,7 +14,7 @@ class TurnQueue:
     """What the streams of one loop share so that none of them keeps the others waiting.
 
     `call_soon(callback)` brings the next turn, `clock()` gives seconds, and should tell microseconds apart. A budget of
-    `inf` is never used up.
+    `inf` is never used up. Locking rule: the thread of the loop only.
     """
 
     __slots__ = ("_call_soon", "_clock", "_end", "_is_running", "_looked", "_waiting", "budget")

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from gamenet._core import backend
 from gamenet.session import BufferedSession, Session
-from gamenet.transports.acceptors import Acceptor, Failed, HandshakeLoop, TaskAcceptor, Tls
+from gamenet.transports.acceptors import Acceptor, Failed, FastLoop, TaskAcceptor, Tls
 
 TransportName = Literal["auto", "asyncio", "fast", "epoll"]
 
@@ -92,11 +92,11 @@ def _fast(loop: asyncio.AbstractEventLoop) -> Transports:
 
 
     def new_acceptor(failed: Failed, tls: Tls | None) -> Acceptor:
-        connect = partial(aiofastnet.connect_accepted_socket, loop if tls is None else HandshakeLoop(loop))
+        connect = partial(aiofastnet.connect_accepted_socket, FastLoop(loop))
         return TaskAcceptor(loop, connect, failed, tls)
 
     def create_connection(*values: Any, ssl: Any = None, **options: Any) -> Any:
-        return aiofastnet.create_connection(HandshakeLoop(loop) if ssl else loop, *values, ssl=ssl, **options)
+        return aiofastnet.create_connection(FastLoop(loop), *values, ssl=ssl, **options)
 
     return Transports("fast", new_acceptor, create_connection, BufferedSession)
 

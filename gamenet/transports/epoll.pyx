@@ -60,7 +60,7 @@ cdef object os_error():
 
 
 cdef class Poller:
-    """The epoll set of one server on one loop."""
+    """The epoll set of one server on one loop. Locking rule: the thread of the loop only."""
 
     def __cinit__(self):
         self.fd = -1
@@ -166,7 +166,7 @@ cdef class Poller:
 
 
 cdef class EpollTransport(DirectTransport):
-    """A connection, with the methods of `asyncio.Transport`."""
+    """A connection, with the methods of `asyncio.Transport`. Locking rule: the thread of the loop only."""
 
     def __init__(self, Poller poller not None, sock, peername, protocol):
         self.poller = poller
