@@ -56,8 +56,8 @@ class Server:
     on, `"close"` ends the session. `heartbeat`: pings that are answered below the handlers. `transport`: `"asyncio"`
     for the loop's own, `"fast"` for aiofastnet's, `"epoll"` for our own (Linux, no TLS), `"auto"` for the fastest
     that is there. `session_data`: an `ObjectPool` that lends every session its `data`, from before `on_opened` until
-    `on_closed` and its handlers have ended; who finds it empty is refused (`server_full`). All further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of
-    range.
+    `on_closed` and its handlers have ended; who finds it empty is refused (`server_full`). All further keywords are
+    the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of range.
     """
 
     def __init__(

@@ -20,19 +20,19 @@ Failed = Callable[[Session, str, Exception], object]
 class SessionData:
     """Lends what `pool` has. `on_failed(session, what, error)` is told what its factory or its reset raised."""
 
-    __slots__ = ("_leases", "_on_failed", "_pool")
+    __slots__ = ("_leases", "_on_failed", "pool")
 
     def __init__(self, pool: ObjectPool[Any], on_failed: Failed) -> None:
         if not isinstance(pool, ObjectPool):
             raise TypeError(f"session_data is {pool!r}, not an ObjectPool")
-        self._pool = pool
+        self.pool = pool
         self._on_failed = on_failed
         self._leases: dict[Session, Lease[Any]] = {}
 
     def lend_to(self, session: Session) -> CloseReason | None:
         """Give `session` its `data`; the reason to refuse it if there is nothing to give."""
         try:
-            lease = self._pool.acquire()
+            lease = self.pool.acquire()
         except PoolExhaustedError:
             return CloseReason.SERVER_FULL
         except Exception as error:

@@ -39,6 +39,7 @@ def test_it_declares_that_it_needs_no_gil(source):
 def test_each_class_tells_its_locking_rule(name):
     module = importlib.import_module(name)
     classes = [thing for thing in vars(module).values() if inspect.isclass(thing) and thing.__module__ == name]
+    classes = [thing for thing in classes if not issubclass(thing, tuple)]  # tuples never change
     silent = [thing.__name__ for thing in classes if not re.search(r"Locking\s+rule:", thing.__doc__ or "")]
     assert silent == []
 

@@ -247,29 +247,74 @@ def test_a_pool_that_cannot_be(options, message):
         ObjectPool(Thing, **options)
 
 
-def test_threads_never_share_an_object():
-    pool, errors, barrier = ObjectPool(Player, max_objects=8, when_empty="heap"), [], threading.Barrier(4)
+def in_threads(work, number=4):
+    """Run `work(index)` in threads that start together; what they raised."""
+    barrier, errors = threading.Barrier(number), []
 
-    def work(name):
+    def run(index):
         barrier.wait()
         try:
-            for _ in range(2000):
-                with pool.acquire() as player, pool.acquire() as other:
-                    assert (player.name, other.name, player is other) == ("", "", False)
-                    player.name = other.name = name
-                    assert (player.name, other.name) == (name, name)
+            work(index)
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(f"thread {number}",)) for number in range(4)]
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    assert errors == []
+    assert not any(thread.is_alive() for thread in threads)
+    return errors
+
+
+def test_threads_never_share_an_object():
+    pool = ObjectPool(Player, max_objects=8, when_empty="heap")
+
+    def work(name):
+        for _ in range(2000):
+            with pool.acquire() as player, pool.acquire() as other:
+                assert (player.name, other.name, player is other) == ("", "", False)
+                player.name = other.name = name
+                assert (player.name, other.name) == (name, name)
+
+    assert in_threads(work) == []
     stats = pool.stats()
     assert (stats["outstanding"], stats["waiting"], stats["discarded"]) == (0, 0, 0)
     assert stats["idle"] <= 8
+
+
+def test_of_four_threads_that_release_a_lease_one_resets():
+    pool = ObjectPool(Thing)
+    for number in range(1, 201):
+        lease = pool.acquire()
+        errors = in_threads(lambda index, lease=lease: lease.release())
+        assert [str(error) for error in errors] == ["this lease was released"] * 3
+        with pool.acquire() as thing:
+            assert thing.resets == 2 * number - 1
+    assert pool.stats() == counts(idle=1, made=1)
+
+
+def test_loops_of_several_threads_wait_for_the_same_objects():
+    pool, out, seen = waiting_pool(max_objects=2), set(), []
+
+    async def use():
+        async with pool.acquire_async() as thing:
+            assert id(thing) not in out
+            out.add(id(thing))
+            seen.append(len(out))
+            await asyncio.sleep(0)
+            out.discard(id(thing))
+
+    async def many():
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(use() for _ in range(200)))
+
+    assert in_threads(lambda index: asyncio.run(many())) == []
+    assert len(seen) == 800
+    assert max(seen) <= 2
+    stats = pool.stats()
+    assert (stats["outstanding"], stats["waiting"], stats["refused"], stats["discarded"]) == (0, 0, 0, 0)
+    assert stats["idle"] == stats["made"] <= 2
 
 
 # -- waiting

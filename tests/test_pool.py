@@ -397,6 +397,7 @@ def in_threads(work, number=4):
         thread.start()
     for thread in threads:
         thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
     return errors
 
 

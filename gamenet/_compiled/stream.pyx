@@ -58,8 +58,8 @@ WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_i
 
 cdef bint JOINS = WRITELINES_IS_BROKEN
 
+# what reading the next packet raises where the session must end; in one clause, for each costs every call of `pump()`
 cdef tuple ENDINGS = (errors.InvalidPacketError, errors.PoolExhaustedError, MemoryError)
-"""What reading the next packet raises where the session must end: one clause, for each costs every call of `pump()`."""
 
 
 cdef class DirectTransport:

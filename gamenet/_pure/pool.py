@@ -333,14 +333,13 @@ class Block:
 
     def write(self, offset: int, data: ReadableBuffer) -> int:
         """Copy `data` to `offset`; returns the offset behind it. `ValueError` if it does not fit."""
-        memory = self._held()
         source = memoryview(data).cast("B")
         end = offset + len(source)
-        if offset < 0 or end > len(memory):
-            raise ValueError(f"bytes {offset} to {end} are outside a block of {len(memory)}")
         with self._pool._lock:  # nobody releases it meanwhile
-            if self._held() is memory:
-                memory[offset:end] = bytes(source) if source.obj is memory else source
+            memory = self._held()
+            if offset < 0 or end > len(memory):
+                raise ValueError(f"bytes {offset} to {end} are outside a block of {len(memory)}")
+            memory[offset:end] = bytes(source) if source.obj is memory else source
         return end
 
     def release(self) -> None:

@@ -1,12 +1,12 @@
 """Sessions that come, say one thing and go: what joins and leaves cost, and what of that is the making of objects.
 
-What stays true: a join is `connection_made()` of a real session with its deadlines, a leave its `close()` and
-`connection_lost()`; the transport does nothing, so all of it is gamenet's and the user's.
+What stays true: a join is `connection_made()` of a session of a real server, with its deadlines, a leave its `close()`
+and `connection_lost()`; the transport does nothing, so all of it is gamenet's and the user's.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +16,7 @@ from bench.micro.twins import package, twin
 from bench.micro.workload import Run, Workload, Yardstick
 
 JOINS = 10_000
+A_TURN = 50  # of them in each turn of the loop
 
 Hook = Callable[[Any], None]
 
@@ -38,88 +39,61 @@ class Nowhere(asyncio.Transport):
         return True
 
 
-class Owner:
-    """Counts, and gives each session its data."""
-
-    def __init__(self, opened: Hook, closed: Hook) -> None:
-        self.opened = opened
-        self.closed = closed
-        self.reasons: list[str] = []
-
-    def session_opened(self, session: Any) -> None:
-        self.opened(session)
-
-    def session_closed(self, session: Any, reason: str) -> None:
-        self.closed(session)
-        self.reasons.append(reason)
-
-
-def joins(twin: ModuleType, opened: Hook, closed: Hook) -> tuple[Run, Owner]:
+def joins(twin: ModuleType, opened: Hook | None = None, data: type | None = None) -> tuple[Run, Any]:
+    """Joins and leaves of a real server whose hook is `opened`, and which lends every session one `data()`."""
     gamenet, loop = package(twin), asyncio.new_event_loop()
-    owner, routes, limits = Owner(opened, closed), twin.RouteTable(), gamenet.Limits()
-    routes.set(MOVE_ID, twin.Route(lambda session, packet: session.reply(packet)))
-    pool = twin.PoolAllocator(limits.max_packet_size, sizes=limits.block_sizes)
-    context = gamenet.session.SessionContext(
-        owner, loop, limits, twin.HeaderCodec(), pool, routes, twin.Ledger(), logging.getLogger("bench.joins")
-    )
+    pool = None if data is None else gamenet.ObjectPool(data)
+    server = gamenet.Server(transport="asyncio", session_data=pool, watchdog_timeout=None)
+    server.on(MOVE_ID)(lambda session, packet: session.reply(packet))
+    if opened is not None:
+        server.on_opened(opened)
+    loop.run_until_complete(server.start())
+    new_session = partial(gamenet.Session, server._context)
     packet, transport = move_chunks()[0][:72], Nowhere()
 
-    def run() -> None:
-        owner.reasons.clear()
-        for _ in range(JOINS):
-            session = gamenet.Session(context)
-            session.connection_made(transport)
-            session.data_received(packet)
-            session.close()
-            session.connection_lost(None)
-        loop.run_until_complete(asyncio.sleep(0))  # it drops the timers that were cancelled
+    def join_and_leave() -> None:
+        session = new_session()
+        session.connection_made(transport)
+        session.data_received(packet)
+        session.close()
+        session.connection_lost(None)
 
-    return run, owner
+    async def all_of_them() -> None:
+        for _ in range(JOINS // A_TURN):
+            for _ in range(A_TURN):
+                join_and_leave()
+            await asyncio.sleep(0)
 
-
-def nothing(session: Any) -> None:
-    """No data."""
-
-
-def made_anew(session: Any) -> None:
-    session.data = Explorer()
-
-
-def drop(session: Any) -> None:
-    session.data = None
-
-
-def lending(twin: ModuleType) -> tuple[Hook, Hook]:
-    pool = package(twin).ObjectPool(Explorer)
-
-    def lend(session: Any) -> None:
-        session.data = pool.acquire()
-
-    return lend, lambda session: session.data.release()
+    return lambda: loop.run_until_complete(all_of_them()), server
 
 
 def plain(twin: ModuleType) -> Run:
-    return joins(twin, nothing, nothing)[0]
+    return joins(twin)[0]
 
 
 def with_pool(twin: ModuleType) -> Run:
-    return joins(twin, *lending(twin))[0]
+    return joins(twin, data=Explorer)[0]
 
 
 def without_pool() -> Run:
-    return joins(twin("compiled"), made_anew, drop)[0]
+    def made_anew(session: Any) -> None:
+        session.data = Explorer()
+
+    return joins(twin("compiled"), opened=made_anew)[0]
 
 
-def ended(twin: ModuleType) -> dict[str, int]:
-    run, owner = joins(twin, *lending(twin))
+def ended(twin: ModuleType) -> object:
+    """What the server counted, and what it lent."""
+    run, server = joins(twin, data=Explorer)
     run()
-    return {reason: owner.reasons.count(reason) for reason in owner.reasons}
+    stats = server.stats()
+    return stats["closed"], stats["packets_dispatched"], stats["packets_out"], server._data.pool.stats()
 
 
 WORKLOADS = [
     Workload("joins", "a session joins, sends a packet, leaves", "join", JOINS, plain, ended),
     Workload(
-        "joins_with_data", "the same, session.data a list of 64 lists, from an ObjectPool", "join", JOINS, with_pool,
-        ended, beside=(Yardstick("session.data made anew", without_pool),),
+        "joins_with_data", "the same with a list of 64 lists as session_data", "join", JOINS, with_pool,
+        ended, beside=(Yardstick("made anew by on_opened", without_pool),),
     ),
 ]
