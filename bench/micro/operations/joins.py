@@ -10,7 +10,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from bench.micro.operations.object_pool import Explorer
+from bench.micro.operations.object_pool import Tracker, use
 from bench.micro.traffic import MOVE_ID, move_chunks
 from bench.micro.twins import package, twin
 from bench.micro.workload import Run, Workload, Yardstick
@@ -44,7 +44,13 @@ def joins(twin: ModuleType, opened: Hook | None = None, data: type | None = None
     gamenet, loop = package(twin), asyncio.new_event_loop()
     pool = None if data is None else gamenet.ObjectPool(data)
     server = gamenet.Server(transport="asyncio", session_data=pool, watchdog_timeout=None)
-    server.on(MOVE_ID)(lambda session, packet: session.reply(packet))
+
+    @server.on(MOVE_ID)
+    def move(session: Any, packet: Any) -> None:
+        if session.data is not None:
+            use(session.data)
+        session.reply(packet)
+
     if opened is not None:
         server.on_opened(opened)
     loop.run_until_complete(server.start())
@@ -72,19 +78,19 @@ def plain(twin: ModuleType) -> Run:
 
 
 def with_pool(twin: ModuleType) -> Run:
-    return joins(twin, data=Explorer)[0]
+    return joins(twin, data=Tracker)[0]
 
 
 def without_pool() -> Run:
     def made_anew(session: Any) -> None:
-        session.data = Explorer()
+        session.data = Tracker()
 
     return joins(twin("compiled"), opened=made_anew)[0]
 
 
 def ended(twin: ModuleType) -> object:
     """What the server counted, and what it lent."""
-    run, server = joins(twin, data=Explorer)
+    run, server = joins(twin, data=Tracker)
     run()
     stats = server.stats()
     return stats["closed"], stats["packets_dispatched"], stats["packets_out"], server._data.pool.stats()
@@ -93,7 +99,7 @@ def ended(twin: ModuleType) -> object:
 WORKLOADS = [
     Workload("joins", "a session joins, sends a packet, leaves", "join", JOINS, plain, ended),
     Workload(
-        "joins_with_data", "the same with a list of 64 lists as session_data", "join", JOINS, with_pool,
+        "joins_with_data", "the same with session_data: a list of 64 lists, one place marked", "join", JOINS, with_pool,
         ended, beside=(Yardstick("made anew by on_opened", without_pool),),
     ),
 ]

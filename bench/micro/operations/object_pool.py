@@ -51,6 +51,28 @@ class Explorer:
 _UNSEEN = [0] * SIDE
 
 
+class Tracker(Explorer):
+    """The same, but its reset undoes what was done and touches nothing else."""
+
+    __slots__ = ("visited",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visited: list[tuple[int, int]] = []
+
+    def see(self, x: int, y: int) -> None:
+        self.seen[y][x] = 1
+        self.visited.append((x, y))
+
+    def reset(self) -> None:
+        for x, y in self.visited:
+            self.seen[y][x] = 0
+        self.visited.clear()
+
+    def fields(self) -> list[Any]:
+        return [*self.seen, self.visited]
+
+
 def lend(kind: Any) -> Callable[[ModuleType], Run]:
     def make(twin: ModuleType) -> Run:
         acquire = package(twin).ObjectPool(kind).acquire
@@ -64,12 +86,23 @@ def lend(kind: Any) -> Callable[[ModuleType], Run]:
     return make
 
 
+def use(thing: Any) -> None:
+    """Leave something behind in it."""
+    if isinstance(thing, Tracker):
+        thing.see(3, 4)
+    elif isinstance(thing, Explorer):
+        thing.seen[4][3] = 1
+    else:
+        thing.name, thing.hit_points = "somebody", 7
+
+
 def lent(kind: Any) -> Callable[[ModuleType], object]:
     """What the second holder sees."""
 
     def output(twin: ModuleType) -> object:
         pool = package(twin).ObjectPool(kind)
-        pool.acquire().release()
+        with pool.acquire() as first:
+            use(first)
         with pool.acquire() as used:
             return used.fields()
 
@@ -93,5 +126,6 @@ def workload(name: str, title: str, kind: Any) -> Workload:
 
 WORKLOADS = [
     workload("lend_plain_object", "a player of six fields", Plain),
-    workload("lend_large_object", "a list of 64 lists", Explorer),
+    workload("lend_large_object", "a list of 64 lists, all of it reset,", Explorer),
+    workload("lend_tracked_object", "the same, what was done undone,", Tracker),
 ]
