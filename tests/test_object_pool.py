@@ -420,3 +420,23 @@ async def test_objects_may_be_released_in_other_threads():
 
     await asyncio.gather(*(use() for _ in range(8)))
     assert (pool.stats()["outstanding"], pool.stats()["waiting"]) == (0, 0)
+
+
+async def test_cancelled_while_an_object_is_on_its_way_from_another_thread_it_gives_it_on():
+    pool = waiting_pool()
+    lease = pool.acquire()
+    first = asyncio.create_task(lend(pool))
+    second = asyncio.create_task(lend(pool))
+    await turns()
+    thread = threading.Thread(target=lease.release)
+    thread.start()
+    thread.join(60)  # the loop has not run since: what was granted has not arrived
+    first.cancel()
+    thing = await asyncio.wait_for(second, 20)
+    assert thing is not None
+    assert pool.stats() == counts(idle=1, made=1)
+
+
+async def lend(pool):
+    async with pool.acquire_async() as thing:
+        return thing
