@@ -92,11 +92,11 @@ def _fast(loop: asyncio.AbstractEventLoop) -> Transports:
 
 
     def new_acceptor(failed: Failed, tls: Tls | None) -> Acceptor:
-        connect = partial(aiofastnet.connect_accepted_socket, FastLoop(loop))
+        connect = partial(aiofastnet.connect_accepted_socket, FastLoop(loop, tls is not None))
         return TaskAcceptor(loop, connect, failed, tls)
 
     def create_connection(*values: Any, ssl: Any = None, **options: Any) -> Any:
-        return aiofastnet.create_connection(FastLoop(loop), *values, ssl=ssl, **options)
+        return aiofastnet.create_connection(FastLoop(loop, bool(ssl)), *values, ssl=ssl, **options)
 
     return Transports("fast", new_acceptor, create_connection, BufferedSession)
 

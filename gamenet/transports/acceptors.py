@@ -132,12 +132,14 @@ class FastLoop:
     """The loop, as aiofastnet (1.2.0) sees it, where that does not do as asyncio and uvloop do.
 
     It reports a connection that the peer ends in its TLS handshake to the loop's exception handler, with an exception
-    class for an exception; they keep it to the one who waits for the handshake. It watches a socket for reading though
-    its session was closed in `connection_made()`, and closes it then, which the loop does not survive.
+    class for an exception; they keep it to the one who waits for the handshake. Without TLS it watches a socket for
+    reading though its session was closed in `connection_made()`, and closes it then, which the loop does not survive;
+    with TLS a transport that is closing has to read on.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, is_tls: bool) -> None:
         self._loop = loop
+        self._is_tls = is_tls
         for name in ("call_soon", "call_later", "remove_reader", "add_writer", "remove_writer"):
             setattr(self, name, getattr(loop, name))  # what is called often is found here at once
 
@@ -147,7 +149,7 @@ class FastLoop:
     def add_reader(self, fd: Any, callback: Callable[..., object], *values: Any) -> None:
         """As the loop's, but for a transport that is closed already."""
         transport = getattr(callback, "__self__", None)
-        if transport is None or not transport.is_closing():
+        if self._is_tls or transport is None or not transport.is_closing():
             self._loop.add_reader(fd, callback, *values)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
