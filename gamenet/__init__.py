@@ -25,6 +25,7 @@ from gamenet.errors import (
     ErrorCode,
     GameNetError,
     InvalidPacketError,
+    PoolCorruptedError,
     PoolExhaustedError,
     SessionClosedError,
     WrongThreadError,
@@ -34,6 +35,7 @@ from gamenet.heartbeat import Heartbeat
 from gamenet.layout import BOOK_HEADER, LINES, DelimiterLayout, HeaderField, HeaderLayout, Layout, VarIntField
 from gamenet.limits import Limits
 from gamenet.manager import Room, SessionGroup, SessionManager
+from gamenet.object_pool import Lease, ObjectPool
 from gamenet.packets import Packet
 from gamenet.reconnect import ReconnectingClient
 from gamenet.run import run, serve
@@ -68,12 +70,15 @@ __all__ = [
     "Heartbeat",
     "InvalidPacketError",
     "Layout",
+    "Lease",
     "Limits",
     "Lost",
+    "ObjectPool",
     "Packet",
     "PacketBuffer",
     "PacketHeader",
     "PoolAllocator",
+    "PoolCorruptedError",
     "PoolExhaustedError",
     "RawPacket",
     "ReconnectingClient",

@@ -59,7 +59,7 @@ class Client:
             self.dispatch.register(packet, self._received)
         loop = asyncio.get_running_loop()
         codec = codec_for(layout, min(limits.max_packet_size, layout.max_packet_size))
-        pool = PoolAllocator(limits.max_packet_size)
+        pool = PoolAllocator(limits.max_packet_size, sizes=limits.block_sizes)
         answer_heartbeats(heartbeat, self.dispatch, codec)
         self._ledger = Ledger()
         self._context = SessionContext(

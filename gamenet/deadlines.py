@@ -21,8 +21,7 @@ class SessionDeadlines:
 
     def __init__(self, timer: LoopTimer) -> None:
         self._timer = timer
-        for kind in KINDS:
-            setattr(self, kind, None)
+        self.idle = self.assembly = self.write = self.login = self.handler = self.heartbeat = self.close = None
 
     def watch(
         self,
@@ -52,4 +51,5 @@ class SessionDeadlines:
     def lift_all(self) -> None:
         """Take every deadline away: the session is closed."""
         for kind in KINDS:
-            self.lift(kind)
+            if getattr(self, kind) is not None:
+                self.lift(kind)

@@ -73,10 +73,12 @@ class CloseReason(StrEnum):
     """It could be resumed, but more than `max_seats_away` others were lost after it."""
     SEAT_UNKNOWN = "seat_unknown"
     """Of a client's session: the server does not know it any more."""
+    OUT_OF_MEMORY = "out_of_memory"
+    """There was no block, or no memory, for a packet that is incomplete."""
     SERVER_STOPPED = "server_stopped"
     """The server stopped."""
     SERVER_FULL = "server_full"
-    """The server already held `max_sessions`."""
+    """The server already held `max_sessions`, or its `session_data` had nothing left to lend."""
     ADDRESS_FULL = "address_full"
     """The peer's address already had `max_sessions_per_address`."""
     HANDSHAKE_FAILED = "handshake_failed"
@@ -113,7 +115,13 @@ class AuthenticationError(GameNetError):
 
 
 class PoolExhaustedError(GameNetError):
-    """A pool with `when_empty="raise"` has every block out."""
+    """A pool has everything out and may not make more, or too many wait for it already."""
+
+    code = ErrorCode.MEMORY_ALLOCATION_FAILED
+
+
+class PoolCorruptedError(GameNetError):
+    """A block was written to after its release; `GAMENET_POOL_DEBUG=fill` looks for that."""
 
     code = ErrorCode.MEMORY_ALLOCATION_FAILED
 
@@ -212,6 +220,29 @@ def no_such_packet(index: int, held: int) -> IndexError:
 
 def wrong_type(name: str, wanted: str, value: object) -> TypeError:
     return TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+
+
+def pool_is_empty(max_blocks: int, size: int) -> PoolExhaustedError:
+    return PoolExhaustedError(f"all {max_blocks} blocks of {size} bytes are out")
+
+
+def too_many_wait(max_waiters: int) -> PoolExhaustedError:
+    return PoolExhaustedError(f"{max_waiters} wait already, which is the limit")
+
+
+def pool_fails_as_asked(every: int) -> PoolExhaustedError:
+    return PoolExhaustedError(f"GAMENET_POOL_DEBUG lets every request of {every} fail")
+
+
+def block_too_small(size: int, largest: int) -> ValueError:
+    return ValueError(f"no block holds {size} bytes, the largest has {largest}")
+
+
+def block_was_written_to(address: int, size: int, offset: int, found: int, expected: int) -> PoolCorruptedError:
+    return PoolCorruptedError(
+        f"the free block of {size} bytes at 0x{address:x} was written to after its release: "
+        f"byte {offset} is 0x{found:02x}, expected 0x{expected:02x}"
+    )
 
 
 def wrong_thread(owner: int, caller: int) -> WrongThreadError:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+SMALL_BLOCKS = (256, 2048)
 _LARGEST_MAILBOX = 1 << 28  # what its ring can count where a pointer has 32 bits
 
 
@@ -77,6 +78,13 @@ class Limits:
     fast as it can fills it in the tenth of a second that a handler may hold up the loop."""
     watchdog_timeout: float | None = 1.0
     """A callback that holds up a server's loop for this long is named in the log; a client has no watchdog."""
+
+    @property
+    def block_sizes(self) -> tuple[int, ...]:
+        """Sizes of pooled blocks beside `max_packet_size`: what most packets of games need, so that a session whose
+        packet is incomplete, or whose answer waits, does not hold a block for the largest.
+        """
+        return tuple(size for size in SMALL_BLOCKS if 2 * size <= self.max_packet_size)
 
     def __post_init__(self) -> None:
         for name in (

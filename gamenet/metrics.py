@@ -86,6 +86,7 @@ FAMILIES = {
     "pool.outstanding": _Family(_GAUGE, "gamenet_pool_blocks_outstanding", "Blocks of the pool in use."),
     "pool.viewed": _Family(_GAUGE, "gamenet_pool_blocks_viewed", "Blocks of the pool that a view shows."),
     "pool.free": _Family(_GAUGE, "gamenet_pool_blocks_free", "Blocks the pool keeps for later."),
+    "pool.waiting": _Family(_GAUGE, "gamenet_pool_waiting", "Requests that wait for a block."),
     "pool.fallbacks": _Family(_COUNTER, "gamenet_pool_fallbacks", "Blocks taken from the heap: the pool was empty."),
     "pool.refused": _Family(_COUNTER, "gamenet_pool_refused", "Blocks refused: the pool was empty."),
 }

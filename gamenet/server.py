@@ -27,10 +27,12 @@ from gamenet.limits import Limits
 from gamenet.listener import Listener, Listening
 from gamenet.loop_mailbox import LoopMailbox
 from gamenet.manager import SessionManager
+from gamenet.object_pool import ObjectPool
 from gamenet.packets import Packet
 from gamenet.reload import Hooks, reload_module
 from gamenet.seats import COUNTS, Seats
 from gamenet.session import Session, SessionContext
+from gamenet.session_data import SessionData
 from gamenet.transports import TransportName, Transports, check_name, choose_server
 from gamenet.transports.acceptors import Tls
 from gamenet.transports.sockets import listen
@@ -57,8 +59,9 @@ class Server:
     on, `"close"` ends the session. `heartbeat`: pings that are answered below the handlers. `transport`: `"asyncio"`
     for the loop's own, `"fast"` for aiofastnet's, `"epoll"` for our own (Linux, no TLS), `"auto"` for the fastest
     that is there. `resume`: sessions outlive their connections, see docs/client.md; clients must ask for it, too, and
-    "auto" does not take "epoll". All further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for
-    one out of range.
+    "auto" does not take "epoll". `session_data`: an `ObjectPool` that lends every session its `data`, from before
+    `on_opened` until `on_closed` and its handlers have ended; who finds it empty is refused (`server_full`). All
+    further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of range.
 
     Locking rule: the thread of the loop only, but for `call_soon()`.
     """
@@ -74,6 +77,7 @@ class Server:
         heartbeat: Heartbeat | None = None,
         transport: TransportName | Transports = "auto",
         resume: bool = False,
+        session_data: ObjectPool[Any] | None = None,
         **limits: Any,
     ) -> None:
         _check_policy("unknown_packets", unknown_packets, ("reject", "close"))
@@ -96,11 +100,14 @@ class Server:
         self.dispatch = DispatchTable()
         self._slow_policies = SlowPolicies()
         self._codec = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
-        self._pool = PoolAllocator(self.limits.max_packet_size, max_blocks=self.limits.max_sessions)
+        self._pool = PoolAllocator(
+            self.limits.max_packet_size, max_blocks=self.limits.max_sessions, sizes=self.limits.block_sizes
+        )
         answer_heartbeats(heartbeat, self.dispatch, self._codec)
         self._ledger = Ledger()
         self._mailbox = LoopMailbox(self.limits.max_mailbox, self.limits.dispatch_budget)
         self.sessions = SessionManager(self._codec, self._mailbox)
+        self._data = None if session_data is None else SessionData(session_data, self._data_failed)
         self._opened_hooks = Hooks()
         self._closed_hooks = Hooks()
         self._away_hooks = Hooks()
@@ -379,6 +386,9 @@ class Server:
             if reason is not None:
                 return self._abort_refused(session, reason)
             session.network = network
+        reason = None if self._data is None else self._data.lend_to(session)
+        if reason is not None:
+            return self._refuse(session, reason)
         self._accepted += 1
         self.sessions.add(session)
         for hook in self._opened_hooks:
@@ -396,6 +406,8 @@ class Server:
             self._closed[reason if reason in self._closed or len(self._closed) < MAX_REASONS else "other"] += 1
             for hook in self._closed_hooks:
                 self._call(hook, session, reason)
+            if self._data is not None:
+                self._data.take_back_from(session)
         if self._all_closed is not None and not self.sessions and not self._closing:
             self._all_closed.set()
 
@@ -417,6 +429,10 @@ class Server:
     def _call_all(self, hooks: Hooks, session: Session) -> None:
         for hook in hooks:
             self._call(hook, session)
+
+    def _data_failed(self, session: Session, what: str, error: Exception) -> None:
+        self._ledger.handler_errors += 1
+        session._log(logging.ERROR, "%s of session_data raised", what, error=error)
 
     def _call(self, hook: Callable[..., Any], session: Session, *values: object) -> None:
         try:

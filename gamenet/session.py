@@ -266,6 +266,11 @@ class Session(Stream, asyncio.Protocol):
         """Whether `task` is its handler that waits."""
         return task is not None and self._task is task
 
+    @property
+    def running_handler(self) -> asyncio.Future[Any] | None:
+        """Its `async def` handler that waits, or has been cancelled and has not ended yet."""
+        return self._task
+
     def send_threadsafe(
         self,
         packet: RawPacket | int,
@@ -490,6 +495,10 @@ class Session(Stream, asyncio.Protocol):
     def on_violation(self, error: InvalidPacketError) -> None:
         self._log(logging.WARNING, "closing: %s", str(error))
         self.close(CloseReason.INVALID_PACKET)
+
+    def on_no_memory(self, error: Exception) -> None:
+        self._log(logging.ERROR, "closing: %s", str(error) or type(error).__name__)
+        self.abort(CloseReason.OUT_OF_MEMORY)
 
     def on_rejected(self, packet_id: int, body_size: int, route: Route | None) -> None:
         if route is None:

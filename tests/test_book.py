@@ -1,7 +1,7 @@
 """The 46 faults of the book's listings, as far as their parts exist here: each a test that would see it again.
 
 The number in a name is the fault's. Faults 32 and 44-46 belong to the reconnecting client and the mailbox, 39 (a
-pool that dies before its blocks) to 34-42; object pools come with their own tests.
+pool that dies before its blocks) to 34-42; object pools, 41 to 43, have theirs in test_object_pool.py.
 """
 
 import asyncio
@@ -496,5 +496,5 @@ def test_every_fault_that_has_its_part_here_has_a_test():
     with open(__file__, encoding="utf-8") as source:
         names = re.findall(r"def test_(faults?_[\d_and]+)", source.read())
     numbered = {int(number) for name in names for number in re.findall(r"\d+", name)}
-    later = {29, 32, 37, 41, 43, 44, 45, 46}  # 37 stands in test_pool.py; the others' parts come later
+    later = {29, 32, 37, 41, 43, 44, 45, 46}  # 37 stands in test_pool.py, 41 and 43 in test_object_pool.py
     assert numbered | later == set(range(1, 47))

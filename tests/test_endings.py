@@ -535,3 +535,20 @@ def test_a_session_that_is_closed_when_its_turn_comes(play):
     play.loop.turn()
     stats = play.server.stats()
     assert (stats["packets_dispatched"], stats["packets_discarded"]) == (1, 3)
+
+
+@pytest.mark.parametrize("how", ["abort", "close", "finish"])
+async def test_a_session_that_ends_in_its_opening_leaves_the_loop_as_it_was(net, how):
+    server, ended = await net.server(start=False), []
+    server.on_opened(lambda session: getattr(session, how)())
+    server.on_closed(lambda session, reason: ended.append(reason))
+    await net.start(server)
+    for number in range(1, 6):  # the next ones get the same descriptors
+        async with asyncio.timeout(20):
+            reader, writer = await net.open(server)
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
+            while len(ended) < number:
+                await asyncio.sleep(0.001)
+    assert ended == ["closed"] * 5

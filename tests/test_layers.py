@@ -8,15 +8,17 @@ import gamenet
 ROOT = Path(gamenet.__file__).parent
 
 LAYERS = [
-    ["errors", "layout", "fields"],
+    ["errors", "layout", "fields", "waiting", "pool_debug"],
     ["_pure", "_compiled"],
     ["_core"],
     [
         "limits", "logs", "admission", "timeouts", "declaration", "packets", "backlog", "reload", "dispatch",
-        "heartbeat", "decoder", "backoff", "resume",
+        "heartbeat", "decoder", "backoff", "resume", "object_pool",
     ],
-    ["timer", "loop_mailbox", "unacknowledged", "deadlines", "session", "manager", "watchdog", "handler_times",
-     "client_states"],
+    [
+        "timer", "loop_mailbox", "unacknowledged", "deadlines", "session", "session_data", "manager", "watchdog",
+        "handler_times", "client_states",
+    ],
     ["transports", "resumable", "seats", "client_seat"],
     ["listener"],
     ["server", "client", "reconnect", "run"],

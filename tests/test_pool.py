@@ -1,14 +1,22 @@
 """Pooled memory, on both twins."""
 
+import asyncio
 import ctypes
 import gc
 import os
+import sys
+import threading
 
 import pytest
 
-from gamenet.errors import PoolExhaustedError
+from gamenet.errors import PoolCorruptedError, PoolExhaustedError
 
 keeps_blocks = pytest.mark.skipif(os.environ.get("GAMENET_POOL_REUSE") == "0", reason="pools keep nothing here")
+
+
+def counts(**figures):
+    """What `stats()` gives: nothing but these."""
+    return dict.fromkeys(("outstanding", "viewed", "free", "waiting", "fallbacks", "refused"), 0) | figures
 
 
 def test_a_block_is_memory_of_the_pool(core):
@@ -18,7 +26,7 @@ def test_a_block_is_memory_of_the_pool(core):
     assert block.write(60, b"abcd") == 64
     with block.view() as view:
         assert (len(view), view.readonly, bytes(view[60:])) == (64, False, b"abcd")
-    assert pool.stats() == {"outstanding": 1, "viewed": 0, "free": 0, "fallbacks": 0, "refused": 0}
+    assert pool.stats() == counts(outstanding=1)
     block.release()
     assert pool.outstanding == 0
 
@@ -57,10 +65,10 @@ def test_a_forgotten_block_comes_back(core):
 def test_above_max_blocks_the_heap_helps_and_is_counted(core):
     pool = core.PoolAllocator(block_size=16, max_blocks=2)
     blocks = [pool.acquire() for _ in range(3)]
-    assert pool.stats() == {"outstanding": 3, "viewed": 0, "free": 0, "fallbacks": 1, "refused": 0}
+    assert pool.stats() == counts(outstanding=3, fallbacks=1)
     for block in blocks:
         block.release()
-    assert pool.stats() == {"outstanding": 0, "viewed": 0, "free": 2, "fallbacks": 1, "refused": 0}
+    assert pool.stats() == counts(free=2, fallbacks=1)
 
 
 def test_above_max_blocks_raise_refuses_and_counts(core):
@@ -125,7 +133,7 @@ def test_stats_count_the_blocks_that_are_viewed(core):
     views[1].release()
     assert pool.stats()["viewed"] == 1
     views[2].release()
-    assert pool.stats() == {"outstanding": 2, "viewed": 0, "free": 0, "fallbacks": 0, "refused": 0}
+    assert pool.stats() == counts(outstanding=2)
     first.release()
     second.release()
 
@@ -147,6 +155,15 @@ def test_writing_outside_a_block_is_refused(core, offset, data):
         block.write(offset, data)
 
 
+def test_a_block_may_be_written_from_itself(core):
+    block = core.PoolAllocator(4096).acquire()
+    block.write(0, bytes(range(256)) * 16)
+    with block.view() as view:
+        block.write(1, view[:4095])
+    with block.view() as view:
+        assert bytes(view) == b"\0" + (bytes(range(256)) * 16)[:4095]
+
+
 def test_blocks_come_from_pools_only(core):
     with pytest.raises(TypeError, match="PoolAllocator.acquire"):
         core.Block()
@@ -157,7 +174,12 @@ def test_blocks_come_from_pools_only(core):
     [
         ({"block_size": 0}, "block_size 0 is outside 1 to"),
         ({"max_blocks": 0}, "max_blocks 0 is outside 1 to"),
-        ({"when_empty": "wait"}, "when_empty is 'wait'"),
+        ({"max_waiters": 0}, "max_waiters 0 is outside 1 to"),
+        ({"when_empty": "panic"}, "when_empty is 'panic', not 'heap', 'raise' or 'wait'"),
+        ({"when_empty": "wait"}, "needs running_loop"),
+        ({"sizes": (0,)}, "size 0 is outside 1 to 8192"),
+        ({"sizes": (8193,)}, "size 8193 is outside 1 to 8192"),
+        ({"sizes": range(1, 9)}, "the number of sizes 9 is outside 1 to 8"),
     ],
 )
 def test_a_pool_that_cannot_be(core, options, message):
@@ -169,3 +191,486 @@ def test_a_pool_that_cannot_be(core, options, message):
 def test_the_smallest_limits(core, limit):
     pool = core.PoolAllocator(block_size=limit, max_blocks=limit)
     assert pool.acquire().size == limit
+
+
+# -- sizes
+
+
+def test_the_smallest_block_that_holds_it_is_chosen(core):
+    pool = core.PoolAllocator(8192, sizes=(2048, 256, 2048))
+    assert (pool.sizes, pool.block_size) == ((256, 2048, 8192), 8192)
+    for size, expected in [(0, 256), (255, 256), (256, 256), (257, 2048), (2048, 2048), (2049, 8192), (8192, 8192)]:
+        with pool.acquire(size) as block:
+            assert block.size == expected
+    assert pool.acquire().size == 8192
+
+
+@pytest.mark.parametrize(("size", "message"), [(-1, "size -1 is outside 0 to 64"), (65, "no block holds 65 bytes, the largest has 64")])
+def test_a_size_that_no_block_has(core, size, message):
+    pool = core.PoolAllocator(64, sizes=(16,))
+    with pytest.raises(ValueError, match=message):
+        pool.acquire(size)
+    assert pool.stats() == counts()
+
+
+@keeps_blocks
+def test_each_size_has_its_own_limit_and_counts(core):
+    pool = core.PoolAllocator(64, max_blocks=1, sizes=(16,))
+    blocks = [pool.acquire(10), pool.acquire(10), pool.acquire(40)]
+    assert pool.stats_by_size()[16] == {"outstanding": 2, "free": 0, "waiting": 0, "fallbacks": 1, "refused": 0}
+    assert pool.stats_by_size()[64] == {"outstanding": 1, "free": 0, "waiting": 0, "fallbacks": 0, "refused": 0}
+    assert (pool.stats(), pool.outstanding, pool.fallbacks) == (counts(outstanding=3, fallbacks=1), 3, 1)
+    for block in blocks:
+        block.release()
+    assert pool.stats() == counts(free=2, fallbacks=1)
+    assert pool.trim() == 64 + 16
+    assert pool.stats() == counts(fallbacks=1)
+
+
+def test_what_is_kept_is_bounded(core):
+    pool = core.PoolAllocator(16, max_blocks=3)
+    blocks = [pool.acquire() for _ in range(10)]
+    for block in blocks:
+        block.release()
+    assert pool.stats()["free"] <= 3
+
+
+# -- waiting
+
+
+def waiting_pool(core, **options):
+    return core.PoolAllocator(16, when_empty="wait", running_loop=asyncio.get_running_loop, **{"max_blocks": 1, **options})
+
+
+async def turns(number=3):
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+async def test_who_waits_is_served_in_order_one_for_each_block_that_comes_back(core):
+    pool, order = waiting_pool(core, max_blocks=2), []
+
+    async def use(name):
+        block = await pool.acquire_async()
+        order.append(name)
+        return block
+
+    out = [await pool.acquire_async(), pool.acquire()]
+    tasks = [asyncio.create_task(use(name)) for name in range(5)]
+    await turns()
+    assert (order, pool.stats()["waiting"]) == ([], 5)
+    out.pop().release()
+    await turns()
+    assert order == [0]
+    with pytest.raises(PoolExhaustedError, match="all 2 blocks of 16 bytes are out"):
+        pool.acquire()  # it would pass them by
+    out.pop().release()
+    await turns()
+    assert order == [0, 1]
+    for task in tasks:
+        (await task).release()
+    assert order == [0, 1, 2, 3, 4]
+    assert {**pool.stats(), "free": 0} == counts(refused=1)
+
+
+async def test_a_cancelled_waiter_loses_nothing(core):
+    pool = waiting_pool(core)
+    block = pool.acquire()
+    first, second = (asyncio.create_task(pool.acquire_async()) for _ in range(2))
+    await turns()
+    first.cancel()
+    await turns()
+    assert pool.stats()["waiting"] == 1
+    block.release()
+    (await second).release()
+    assert (first.cancelled(), pool.stats()["outstanding"], pool.stats()["waiting"]) == (True, 0, 0)
+
+
+async def test_cancelled_when_its_turn_had_come_it_gives_it_on(core):
+    pool = waiting_pool(core)
+    block = pool.acquire()
+    first, second = (asyncio.create_task(pool.acquire_async()) for _ in range(2))
+    await turns()
+    block.release()  # the first has it, and does not know yet
+    first.cancel()
+    (await second).release()
+    assert (first.cancelled(), pool.stats()["outstanding"], pool.stats()["waiting"]) == (True, 0, 0)
+
+
+async def test_a_forgotten_block_serves_who_waits(core):
+    pool = waiting_pool(core)
+    block = pool.acquire()
+    task = asyncio.create_task(pool.acquire_async())
+    await turns()
+    del block
+    gc.collect()
+    (await task).release()
+    assert pool.outstanding == 0
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+async def test_those_who_wait_are_bounded(core, limit):
+    pool = waiting_pool(core, max_waiters=limit)
+    block = pool.acquire()
+    tasks = [asyncio.create_task(pool.acquire_async()) for _ in range(limit)]
+    await turns()
+    with pytest.raises(PoolExhaustedError, match=f"{limit} wait already, which is the limit"):
+        await pool.acquire_async()
+    assert pool.stats() == counts(outstanding=1, waiting=limit, refused=1)
+    block.release()
+    for task in tasks:
+        (await task).release()
+
+
+async def test_each_size_has_its_own_queue(core):
+    pool = waiting_pool(core, sizes=(8,))
+    small, large = pool.acquire(8), pool.acquire(16)
+    task = asyncio.create_task(pool.acquire_async(8))
+    await turns()
+    large.release()
+    await turns()
+    assert not task.done()
+    small.release()
+    (await task).release()
+
+
+async def test_acquire_async_does_not_wait_under_other_policies(core):
+    strict = core.PoolAllocator(16, max_blocks=1, when_empty="raise")
+    block = await strict.acquire_async()
+    with pytest.raises(PoolExhaustedError):
+        await strict.acquire_async()
+    block.release()
+    heap = core.PoolAllocator(16, max_blocks=1)
+    blocks = [await heap.acquire_async() for _ in range(2)]
+    assert (heap.fallbacks, len(blocks)) == (1, 2)
+
+
+async def test_blocks_may_be_released_in_other_threads(core):
+    pool = waiting_pool(core, max_blocks=2)
+
+    async def use(number):
+        for _ in range(20):
+            block = await asyncio.wait_for(pool.acquire_async(), 20)
+            await asyncio.to_thread(block.release)
+
+    await asyncio.gather(*(use(number) for number in range(8)))
+    assert (pool.stats()["outstanding"], pool.stats()["waiting"]) == (0, 0)
+
+
+async def test_who_waits_in_a_loop_that_is_gone_is_passed_by(core):
+    pool = waiting_pool(core)
+    block = pool.acquire()
+
+    def wait_and_give_up():
+        loop = asyncio.new_event_loop()
+        task = loop.create_task(pool.acquire_async())
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+        return task
+
+    gone = await asyncio.to_thread(wait_and_give_up)
+    task = asyncio.create_task(pool.acquire_async())
+    await turns()
+    assert pool.stats()["waiting"] == 2
+    block.release()
+    (await task).release()
+    assert (pool.stats()["outstanding"], pool.stats()["waiting"]) == (0, 0)
+    gone._log_destroy_pending = False
+
+
+# -- threads
+
+
+def in_threads(work, number=4):
+    """Run `work(index)` in threads that start together; what they raised."""
+    barrier, errors = threading.Barrier(number), []
+
+    def run(index):
+        barrier.wait()
+        try:
+            work(index)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not any(thread.is_alive() for thread in threads)
+    return errors
+
+
+def test_no_block_is_out_twice_however_many_threads_ask(core):
+    pool = core.PoolAllocator(64, max_blocks=6, sizes=(16,))
+
+    def work(index):
+        mark = bytes([index]) * 16
+        for number in range(2000):
+            with pool.acquire(16 if number % 3 else 64) as block, pool.acquire(16) as other:
+                block.write(0, mark)
+                other.write(0, mark)
+                with block.view() as view, other.view() as second:
+                    assert bytes(view[:16]) == mark == bytes(second)
+
+    assert in_threads(work) == []
+    assert {**pool.stats(), "free": 0, "fallbacks": 0} == counts()
+    assert pool.stats()["free"] <= 12
+
+
+def test_of_two_threads_that_release_a_block_one_is_refused(core):
+    pool = core.PoolAllocator(64)
+    for _ in range(200):
+        block = pool.acquire()
+        errors = in_threads(lambda index, block=block: block.release())
+        assert [str(error) for error in errors] == ["this block was released"] * 3
+    assert pool.outstanding == 0
+    assert pool.stats()["free"] <= 1
+
+
+@pytest.mark.parametrize("modes", ["", "fill,tag"])
+def test_loops_of_several_threads_wait_for_the_same_blocks(core, monkeypatch, modes):
+    monkeypatch.setenv("GAMENET_POOL_DEBUG", modes)
+    pool, out, most = waiting_pool(core, max_blocks=2), set(), []
+
+    async def use(index, number):
+        block = await pool.acquire_async()
+        try:
+            assert id(block) not in out
+            out.add(id(block))
+            most.append(len(out))
+            block.write(0, bytes([index, number]))
+            await asyncio.sleep(0)
+            with block.view() as view:
+                assert bytes(view[:2]) == bytes([index, number])
+            out.discard(id(block))
+        finally:
+            block.release()
+
+    async def many(index):
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(use(index, number) for number in range(200)))
+
+    assert in_threads(lambda index: asyncio.run(many(index))) == []
+    assert len(most) == 800
+    assert max(most) <= 2
+    stats = pool.stats()
+    assert (stats["outstanding"], stats["waiting"], stats["viewed"], stats["refused"]) == (0, 0, 0, 0)
+    assert pool.owners() == []
+
+
+def test_blocks_made_in_one_thread_and_forgotten_in_others_come_back(core):
+    pool, rounds = core.PoolAllocator(64, max_blocks=8), 500
+    shared = [[pool.acquire() for _ in range(2)] for _ in range(4)]
+
+    def work(index):
+        for number in range(rounds):
+            mine, shared[index][number % 2] = shared[index][number % 2], None
+            other = shared[(index + 1) % 4]
+            if mine is None:  # the one before took it
+                mine = pool.acquire()
+            mine.write(0, bytes([index]))
+            other[number % 2], mine = mine, None  # what was there is forgotten here
+
+    assert in_threads(work) == []
+    shared.clear()
+    gc.collect()
+    assert pool.outstanding == 0
+    assert pool.stats()["free"] <= 8
+
+
+def test_writing_while_others_release(core):
+    pool = core.PoolAllocator(64)
+    for _ in range(200):
+        block, errors = pool.acquire(), []
+
+        def work(index, block=block):
+            if index:
+                block.write(0, b"x" * 64)
+            else:
+                block.release()
+
+        errors = in_threads(work)
+        assert {str(error) for error in errors} <= {"this block was released"}
+    assert pool.outstanding == 0
+
+
+# -- GAMENET_POOL_DEBUG
+
+
+@pytest.fixture
+def debug(monkeypatch):
+    monkeypatch.delenv("GAMENET_POOL_REUSE", raising=False)
+    return lambda modes: monkeypatch.setenv("GAMENET_POOL_DEBUG", modes)
+
+
+def scribble(block, offset, value):
+    """What a stale pointer does: write to the block's memory later on, though it was released."""
+    if hasattr(block, "_memory"):
+        memory = block._memory
+        return lambda: memory.__setitem__(offset, value)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(block))
+    return lambda: ctypes.memset(address + offset, value, 1)
+
+
+@pytest.mark.parametrize("offset", [0, 7, 63])
+def test_fill_finds_a_write_after_the_release(core, debug, offset):
+    debug("fill")
+    pool = core.PoolAllocator(64)
+    block = pool.acquire()
+    write_late = scribble(block, offset, 0x41)
+    gc.collect()
+    block.release()
+    pool.acquire().release()
+    write_late()
+    with pytest.raises(PoolCorruptedError, match=rf"block of 64 bytes at 0x[0-9a-f]+ .*: byte {offset} is 0x41, expected 0xdd"):
+        pool.acquire()
+    assert pool.stats() == counts()
+    pool.acquire().release()  # other memory
+    assert pool.stats()["free"] == 1
+
+
+async def test_fill_tells_who_waited(core, debug):
+    debug("fill")
+    pool = waiting_pool(core)
+    block = pool.acquire()
+    task = asyncio.create_task(pool.acquire_async())
+    await turns()
+    block.release()
+    (await task).release()
+
+
+def test_tag_says_who_has_a_block(core, debug):
+    debug("tag,fill")
+    pool = core.PoolAllocator(64)
+    block = pool.acquire()
+    line = sys._getframe().f_lineno - 1
+    assert pool.owners() == [f"{__file__}:{line}"]
+    assert repr(block) == f"<Block, 64 bytes, of {__file__}:{line}>"
+    block.release()
+    assert (pool.owners(), repr(block)) == ([], "<Block, released>")
+
+
+def test_without_tags_nobody_is_named(core):
+    pool = core.PoolAllocator(64)
+    block = pool.acquire()
+    assert (pool.owners(), repr(block)) == ([], "<Block, 64 bytes>")
+
+
+@pytest.mark.parametrize("environment", [{"GAMENET_POOL_DEBUG": "noreuse"}, {"GAMENET_POOL_REUSE": "0"}])
+def test_noreuse_keeps_nothing(core, monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    pool = core.PoolAllocator(64)
+    pool.acquire().release()
+    assert pool.stats()["free"] == 0
+
+
+def test_every_nth_request_fails(core, debug):
+    debug("fail:3")
+    pool, failed = core.PoolAllocator(64), []
+    for number in range(1, 10):
+        try:
+            pool.acquire().release()
+        except PoolExhaustedError as error:
+            failed.append((number, str(error)))
+    assert failed == [(number, "GAMENET_POOL_DEBUG lets every request of 3 fail") for number in (3, 6, 9)]
+    assert (pool.refused, pool.outstanding) == (3, 0)
+
+
+@pytest.mark.parametrize("modes", ["fil", "fail", "fail:0", "fail:-1", "fail:x", "tag:1"])
+def test_an_unknown_mode_is_an_error(core, debug, modes):
+    debug(f"fill,{modes}")
+    with pytest.raises(ValueError, match=f"GAMENET_POOL_DEBUG has '{modes}'"):
+        core.PoolAllocator(64)
+
+
+# -- sizes in the buffers of a session
+
+
+def layers(core, **options):
+    return core.PoolAllocator(8192, sizes=(256, 2048), **options)
+
+
+def test_an_incomplete_packet_takes_the_block_that_holds_it(core):
+    pool, codec = layers(core), core.HeaderCodec()
+    for size, expected in [(8 + 1, 256), (256, 256), (257, 2048), (2049, 8192), (8192, 8192)]:
+        buffer = core.PacketBuffer(codec, pool)
+        buffer.feed(codec.frame(1, b"x" * (size - 8))[:-1])
+        assert list(buffer) == []
+        assert [size for size, stats in pool.stats_by_size().items() if stats["outstanding"]] == [expected]
+        buffer.feed(b"x")
+        assert [packet.body for packet in buffer] == [b"x" * (size - 8)]
+    del buffer
+    assert pool.outstanding == 0
+
+
+def test_one_whose_header_is_incomplete_moves_when_its_size_is_known(core):
+    pool, codec = layers(core), core.HeaderCodec()
+    buffer, frame = core.PacketBuffer(codec, pool), codec.frame(7, bytes(range(250)) * 20, 3)
+    buffer.feed(frame[:5])
+    assert list(buffer) == []
+    assert pool.stats_by_size()[256]["outstanding"] == 1
+    buffer.feed(frame[5:9])
+    assert list(buffer) == []
+    assert (pool.outstanding, pool.stats_by_size()[8192]["outstanding"], buffer.buffered) == (1, 1, 9)
+    packets = []
+    for index in range(9, len(frame)):
+        buffer.feed(frame[index:index + 1])
+        packets += [(packet.packet_id, packet.body, packet.sequence) for packet in buffer]
+    assert packets == [(7, bytes(range(250)) * 20, 3)]
+    buffer.clear()
+    assert pool.outstanding == 0
+
+
+def test_a_tail_that_cannot_grow_loses_nothing(core):
+    pool, codec = layers(core, max_blocks=1, when_empty="raise"), core.HeaderCodec()
+    taken = pool.acquire()
+    buffer, frame = core.PacketBuffer(codec, pool), codec.frame(7, b"x" * 5000)
+    buffer.feed(frame[:5])
+    assert list(buffer) == []
+    buffer.feed(frame[5:])
+    with pytest.raises(PoolExhaustedError):
+        list(buffer)
+    taken.release()
+    assert [packet.body for packet in buffer] == [b"x" * 5000]
+
+
+def test_a_delimited_packet_grows_through_the_sizes(core):
+    from gamenet import DelimiterLayout
+
+    pool = layers(core)
+    codec = core.codec_for(DelimiterLayout(b"\n"), 8192)
+    buffer, line, seen = core.PacketBuffer(codec, pool), bytes(range(32, 127)) * 80, set()
+    for index in range(len(line)):
+        buffer.feed(line[index:index + 1])
+        assert list(buffer) == []
+        seen |= {size for size, stats in pool.stats_by_size().items() if stats["outstanding"]}
+        assert pool.outstanding == 1
+    buffer.feed(b"\n")
+    assert [packet.body for packet in buffer] == [line]
+    assert seen == {256, 2048, 8192}
+
+
+@pytest.mark.parametrize("sizes", [[20], [247], [248], [249], [200, 100], [100] * 300, [8184, 1], [1, 8184], [3000] * 5, [5000, 10, 5000]])
+def test_an_outbox_sends_the_same_whatever_blocks_it_gathers_in(core, sizes):
+    pool, codec = layers(core), core.HeaderCodec()
+    outbox = core.Outbox(codec, pool)
+    expected = b"".join(codec.frame(number, b"y" * size) for number, size in enumerate(sizes))
+    for _ in range(3):
+        for number, size in enumerate(sizes):
+            outbox.append(number, b"y" * size)
+        assert outbox.size == len(expected)
+        assert b"".join(outbox.take()) == expected
+        assert (outbox.size, pool.outstanding) == (0, 0)
+
+
+@pytest.mark.parametrize("cut", [255, 256, 257, 2047, 2048, 2049])
+def test_an_outbox_at_the_edge_of_a_block(core, cut):
+    pool, codec = layers(core), core.HeaderCodec()
+    outbox = core.Outbox(codec, pool)
+    outbox.append(1, b"a" * (cut - 8 - 100))
+    outbox.append(2, b"b" * 92)
+    outbox.append(3, b"c")
+    expected = codec.frame(1, b"a" * (cut - 108)) + codec.frame(2, b"b" * 92) + codec.frame(3, b"c")
+    assert b"".join(outbox.take()) == expected

@@ -407,3 +407,19 @@ async def test_a_server_of_another_layout(net):
     assert await reader.readexactly(11) == b"\0\0\0\x07\xc8\x01\x02\x03abc"
     client = await net.connect(server, layout=layout, max_packet_size=70_000)
     assert (await client.request(200, bytes(69_000))).body == bytes(69_000)
+
+
+async def test_sessions_take_their_blocks_from_the_servers_pool_the_smallest_that_holds_the_packet(net):
+    server = await net.server(max_packet_size=8192)
+    for size, block_size in [(256, 256), (257, 2048), (2049, 8192)]:
+        _, writer = await net.open(server)
+        writer.write(b"\1\0" + size.to_bytes(2, "little") + bytes(8))
+        async with asyncio.timeout(20):
+            while not server.stats()["pool"]["outstanding"]:
+                await asyncio.sleep(0.001)
+        by_size = server._pool.stats_by_size()
+        assert {size: stats["outstanding"] for size, stats in by_size.items() if stats["outstanding"]} == {block_size: 1}
+        writer.close()
+        async with asyncio.timeout(20):
+            while server.stats()["pool"]["outstanding"]:
+                await asyncio.sleep(0.001)

@@ -65,6 +65,12 @@ def _incomplete(max_packet_size: int) -> State:
     )
 
 
+def _begun(arrived: int) -> State:
+    """The first bytes of a small packet have arrived: most of what waits in a game."""
+    asked = packet(ECHO, 248)[:arrived]
+    return State(f"{arrived} bytes of a packet of 256", {}, asked, reached={"inbox": len(asked)})
+
+
 def _slow(name: str, **options: Any) -> State:
     options = {"small_buffers": True, "unsent_size": 64 * KIB, **options}
     return State(name, options, reached={"unsent": 64 * KIB}, small_buffers=True)
@@ -93,6 +99,7 @@ STATES = [
     _idle("logged in, idle", login=True),
     _idle("idle, with a rate limit", limits={"max_packets_per_second": 1000.0}),
     _idle("idle, with a heartbeat", heartbeat=True),
+    _begun(100),
     _incomplete(1_024),
     INCOMPLETE,
     _incomplete(65_536),

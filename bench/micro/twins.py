@@ -30,6 +30,6 @@ def package(twin: ModuleType) -> ModuleType:
     with patch.dict(os.environ, {"GAMENET_PURE": "1"}), patch.dict(sys.modules):
         for name in [name for name in sys.modules if name.partition(".")[0] == "gamenet"]:
             # layouts are data, made once for both
-            if not name.startswith(("gamenet._pure", "gamenet._compiled")) and name != "gamenet.layout":
+            if not name.startswith(("gamenet._pure", "gamenet._compiled", "gamenet.layout")):
                 del sys.modules[name]
         return importlib.import_module("gamenet")

@@ -49,6 +49,7 @@ cdef class PacketBuffer:
     cdef bint next_chunk(self) except -1
     cdef bint cut(self) except -1
     cdef bint complete_tail(self) except -1
+    cdef int reserve_tail(self, Py_ssize_t size) except -1
     cdef void move_to_tail(self, Py_ssize_t wanted) noexcept
     cdef void drop_tail(self) noexcept
     cdef Py_ssize_t waiting(self) noexcept

@@ -18,6 +18,8 @@ from gamenet import errors
 cdef enum:
     GATHER_SIZE = 1024  # bytes up to which chunks that wait are joined: alone, each would cost some 50 bytes more
 
+cdef str TAIL = "an incomplete packet"
+
 
 cdef class PacketBuffer:
     """Cuts packets out of a byte stream: `feed()` chunks of any size, iterate what became whole.
@@ -236,19 +238,22 @@ cdef class PacketBuffer:
             self.frame(self.chunk, self.cursor, &self.tail_header)
             self.cursor += self.header.packet_size
             return True
-        self.tail = self.pool.lend()
+        self.tail = self.pool.lend_for(<Py_ssize_t>self.tail_header.packet_size if self.tail_has_header else left, TAIL)
         self.tails += 1
         self.move_to_tail(left)
         return False
 
     cdef bint complete_tail(self) except -1:
-        cdef Py_ssize_t packet_size
+        cdef Py_ssize_t packet_size, wanted
         while not self.tail_has_header:
             if self.cursor == self.end:
                 return False
-            self.move_to_tail(self.wire.step(self.tail_size, self.cursor, self.end - self.cursor))
+            wanted = self.wire.step(self.tail_size, self.cursor, self.end - self.cursor)
+            self.reserve_tail(self.tail_size + min(wanted, self.end - self.cursor))
+            self.move_to_tail(wanted)
             self.tail_has_header = self.wire.scan_tail(self.tail.memory, self.tail_size, &self.tail_header)
         packet_size = <Py_ssize_t>self.tail_header.packet_size
+        self.reserve_tail(packet_size)
         self.move_to_tail(packet_size - self.tail_size)
         if self.tail_size < packet_size:
             return False
@@ -263,6 +268,15 @@ cdef class PacketBuffer:
         self.source = source
         self.body = start + header.body_start
         self.body_size = header.body_size
+        return 0
+
+    cdef int reserve_tail(self, Py_ssize_t size) except -1:
+        """Have `size` bytes of room: only now it is known how many are needed."""
+        cdef Block larger
+        if size > self.tail.room:
+            larger = self.pool.lend_for(size, TAIL)
+            memcpy(larger.memory, self.tail.memory, self.tail_size)
+            self.tail = larger
         return 0
 
     cdef void move_to_tail(self, Py_ssize_t wanted) noexcept:

@@ -18,8 +18,10 @@ cdef class Outbox:
     cdef Py_ssize_t chunks_size  # bytes of `only` and `chunks` together
     cdef Block block  # what is being filled; None while nothing is
     cdef Py_ssize_t used  # bytes in it
+    cdef Py_ssize_t usual  # bytes that were in it when it was taken last: so much is likely again
 
     cdef uint8_t* reserve(self, Py_ssize_t size) except NULL
+    cdef int make_room(self, Py_ssize_t size) except -1
     cdef int follow_only(self) except -1
     cdef int seal(self) except -1
     cdef int add_chunk(self, bytes chunk) except -1
@@ -43,7 +45,7 @@ cdef inline Py_ssize_t append_body(
     """Add one packet; returns its size with the header."""
     cdef Py_ssize_t packet_size = <Py_ssize_t>sizeof(BookHeader) + size
     cdef uint8_t* out
-    if outbox.block is None or packet_size > outbox.pool.block_size - outbox.used:
+    if outbox.block is None or packet_size > outbox.block.room - outbox.used:
         return outbox.append_slowly(packet_id, body, size, sequence, None)
     if not writes_book(outbox.wire, packet_id, size, sequence):
         return outbox.append_slowly(packet_id, body, size, sequence, None)

@@ -13,6 +13,9 @@ from libc.string cimport memcpy
 from gamenet._compiled.header cimport MAX_HEADER, BookHeader, write_book, writes_book
 from gamenet._compiled.packet cimport as_number
 
+cdef str UNSENT = "what is to be sent"
+
+
 cdef class Outbox:
     """Appends packets, and hands them out as few large chunks.
 
@@ -64,6 +67,7 @@ cdef class Outbox:
     def clear(self):
         """Drop what was gathered; returns how many bytes that was."""
         cdef Py_ssize_t dropped = gathered(self)
+        self.usual = self.used
         self.only = self.chunks = self.block = None
         self.chunks_size = self.used = 0
         return dropped
@@ -85,7 +89,7 @@ cdef class Outbox:
             self.wire.check_body(body, size)
         header_size = self.wire.write(header, packet_id, size, sequence, extras)
         packet_size = header_size + size + ending_size
-        if self.block is not None and packet_size <= self.pool.block_size - self.used:
+        if self.block is not None and packet_size <= self.block.room - self.used:
             out = self.block.memory + self.used
             self.used += packet_size
         else:
@@ -103,9 +107,9 @@ cdef class Outbox:
         cdef Py_ssize_t header_size, size = PyBytes_GET_SIZE(body), ending_size = PyBytes_GET_SIZE(self.wire.ending)
         self.wire.check_body(<const uint8_t*>PyBytes_AS_STRING(body), size)
         header_size = self.wire.write(header, packet_id, size, sequence, extras)
+        self.reserve(0)  # a block that nothing after the header can lack
         if header_size:
             memcpy(self.reserve(header_size), header, header_size)
-        self.follow_only()
         self.seal()
         self.add_chunk(body)
         if ending_size:
@@ -130,17 +134,28 @@ cdef class Outbox:
         cdef bytes chunk
         cdef uint8_t* out
         self.follow_only()
-        if self.block is not None and self.used + size > self.pool.block_size:
-            self.seal()
+        if self.block is not None and self.used + size > self.block.room:
+            self.make_room(size)
         if size > self.pool.block_size:
             chunk = PyBytes_FromStringAndSize(NULL, size)
             self.add_chunk(chunk)
             return <uint8_t*>PyBytes_AS_STRING(chunk)
         if self.block is None:
-            self.block = self.pool.lend()
+            self.block = self.pool.lend_for(max(size, self.usual), UNSENT)
         out = self.block.memory + self.used
         self.used += size
         return out
+
+    cdef int make_room(self, Py_ssize_t size) except -1:
+        """The block is too small: take a larger one, or empty the largest."""
+        cdef Block larger
+        if self.used + size > self.pool.block_size:
+            self.seal()
+        if self.used + size > self.block.room and size <= self.pool.block_size:
+            larger = self.pool.lend_for(self.used + size, UNSENT)
+            memcpy(larger.memory, self.block.memory, self.used)
+            self.block = larger
+        return 0
 
     cdef int follow_only(self) except -1:
         """Something will follow the frame that was alone."""
@@ -149,10 +164,15 @@ cdef class Outbox:
             return 0
         self.only = None
         self.chunks_size = 0
-        if PyBytes_GET_SIZE(frame) >= LARGE or PyBytes_GET_SIZE(frame) > self.pool.block_size:
-            self.add_chunk(frame)
-        elif frame:
-            memcpy(self.reserve(PyBytes_GET_SIZE(frame)), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+        try:
+            if PyBytes_GET_SIZE(frame) >= LARGE or PyBytes_GET_SIZE(frame) > self.pool.block_size:
+                self.add_chunk(frame)
+            elif frame:
+                memcpy(self.reserve(PyBytes_GET_SIZE(frame)), PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame))
+        except BaseException:  # no block is left: it stays what it was
+            self.only = frame
+            self.chunks_size = PyBytes_GET_SIZE(frame)
+            raise
         return 0
 
     cdef int seal(self) except -1:
@@ -169,6 +189,7 @@ cdef class Outbox:
             return None
         if taken is None:
             taken = PyBytes_FromStringAndSize(<const char*>self.block.memory, self.used)
+        self.usual = self.used
         self.only = self.block = None
         self.chunks_size = self.used = 0
         return taken
@@ -183,6 +204,7 @@ cdef class Outbox:
     cdef list take_chunks(self):
         cdef list taken
         self.follow_only()
+        self.usual = self.used
         self.seal()
         taken = [] if self.chunks is None else self.chunks
         self.chunks = None

@@ -83,6 +83,7 @@ cdef class Stream(RunSender):
     cdef int dispatch_heartbeat(self, Route route, PacketBuffer inbox) except -1
     cdef int answer_ping(self, PingRoute route, PacketBuffer inbox) except -1
     cdef Py_ssize_t dispatch_run(self, Route route, PacketBuffer inbox) except -1
+    cdef int stopped_by(self, error) except -1
     cdef int violated(self, error) except -1
     cdef int reject(self, Route route) except -1
     cdef int handler_raised(self, uint64_t packet_id) except -1

@@ -58,6 +58,9 @@ WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_i
 
 cdef bint JOINS = WRITELINES_IS_BROKEN
 
+# what reading the next packet raises where the session must end; in one clause, for each costs every call of `pump()`
+cdef tuple ENDINGS = (errors.InvalidPacketError, errors.PoolExhaustedError, MemoryError)
+
 
 cdef class DirectTransport:
     """A transport that takes bytes from where they lie: one whose code lies above this module.
@@ -362,8 +365,8 @@ cdef class Stream(RunSender):
                 left -= 1
                 if left <= 0:
                     left = self.look_at_clock()
-        except errors.InvalidPacketError as error:
-            self.violated(error)
+        except ENDINGS as error:
+            self.stopped_by(error)
         except BaseException:
             if self.is_open and not self.stops & AWAITS_TURN and inbox.waiting():
                 self.give_way(0.0)  # a KeyboardInterrupt ends this turn, and not the session
@@ -455,6 +458,14 @@ cdef class Stream(RunSender):
         if self.bucket.is_empty():
             self.ledger.rate_waits += 1
             self.give_way(self.bucket.wait)
+        return 0
+
+    cdef int stopped_by(self, error) except -1:
+        """One of `ENDINGS`."""
+        if isinstance(error, errors.InvalidPacketError):
+            self.violated(error)
+        else:
+            self.on_no_memory(error)
         return 0
 
     cdef int violated(self, error) except -1:
@@ -571,6 +582,8 @@ cdef class Stream(RunSender):
                 self.ledger.bytes_discarded += self.inbox.header.packet_size
         except errors.InvalidPacketError:
             self.ledger.packets_discarded += 1
+        except (errors.PoolExhaustedError, MemoryError):
+            pass  # no block for the one that is incomplete, which is dropped with the rest
         self.ledger.bytes_discarded += self.inbox.drop()
         return 0
 
@@ -805,6 +818,9 @@ cdef class Stream(RunSender):
 
     def on_violation(self, error):
         """The peer's bytes are no packets, or a handler says so by raising `error`; `is_open` is false already."""
+
+    def on_no_memory(self, error):
+        """There is no block for a packet that is incomplete; it waits, and is tried again with the next chunk."""
 
     def on_rejected(self, packet_id, body_size, route):
         """A packet was refused: nobody handles its id (`route` is None), or its body is too short for `route`."""

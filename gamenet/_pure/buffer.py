@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 GATHER_SIZE = 1024
 """Bytes up to which chunks that wait behind unread ones are joined: alone, each would cost some 50 bytes more."""
 
+TAIL = "an incomplete packet"
+
 
 class PacketBuffer:
     """Cuts packets out of a byte stream: `feed()` chunks of any size, iterate what became whole.
@@ -254,7 +256,7 @@ class PacketBuffer:
         if header is not None and header[1] <= left:
             return self._advance()
         self._tail_header = header
-        self._tail = self._pool.acquire()
+        self._tail = self._pool._lend_for(left if header is None else header[1], TAIL)
         self._tails += 1
         self._move_to_tail(self._tail, left)
         return False
@@ -263,10 +265,13 @@ class PacketBuffer:
         while self._tail_header is None:
             if self._position == len(self._chunk):
                 return False
-            self._move_to_tail(tail, self._codec._step(self._tail_size, self._chunk, self._position))
+            wanted = self._codec._step(self._tail_size, self._chunk, self._position)
+            tail = self._reserve_tail(tail, self._tail_size + min(wanted, len(self._chunk) - self._position))
+            self._move_to_tail(tail, wanted)
             self._tail_header = self._codec._scan_tail(self._gathered(tail))
         header = self._tail_header
         packet_size = header[1]
+        tail = self._reserve_tail(tail, packet_size)
         self._move_to_tail(tail, packet_size - self._tail_size)
         if self._tail_size < packet_size:
             return False
@@ -277,6 +282,15 @@ class PacketBuffer:
     def _gathered(self, tail: Block) -> bytes:
         with memoryview(tail._held()) as view:
             return bytes(view[: self._tail_size])
+
+    def _reserve_tail(self, tail: Block, size: int) -> Block:
+        """The tail with `size` bytes of room: only now it is known how many are needed."""
+        if size <= tail.size:
+            return tail
+        self._tail = larger = self._pool._lend_for(size, TAIL)
+        larger.write(0, self._gathered(tail))
+        tail.release()
+        return larger
 
     def _move_to_tail(self, tail: Block, wanted: int) -> None:
         """Move up to `wanted` bytes of the chunk behind what the tail already holds."""

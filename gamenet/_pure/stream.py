@@ -378,6 +378,8 @@ class Stream:
                     left = self._look_at_clock()
         except errors.InvalidPacketError as error:
             self._violated(error)
+        except (errors.PoolExhaustedError, MemoryError) as error:
+            self.on_no_memory(error)
         except BaseException:
             if self.is_open and not self._awaits_turn and inbox.buffered:
                 self._yield(0.0)  # a KeyboardInterrupt ends this turn, and not the session
@@ -578,6 +580,8 @@ class Stream:
                 ledger.bytes_discarded += self._inbox._header[1]
         except errors.InvalidPacketError:
             ledger.packets_discarded += 1
+        except (errors.PoolExhaustedError, MemoryError):
+            pass  # no block for the one that is incomplete, which is dropped with the rest
         ledger.bytes_discarded += self._inbox.clear()
 
     # -- out
@@ -747,6 +751,9 @@ class Stream:
 
     def on_violation(self, error: errors.InvalidPacketError) -> None:
         """The peer's bytes are no packets, or a handler says so by raising `error`; `is_open` is false already."""
+
+    def on_no_memory(self, error: Exception) -> None:
+        """There is no block for a packet that is incomplete; it waits, and is tried again with the next chunk."""
 
     def on_rejected(self, packet_id: int, body_size: int, route: Route | None) -> None:
         """A packet was refused: nobody handles its id (`route` is None), or its body is too short for `route`."""

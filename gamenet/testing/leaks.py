@@ -17,6 +17,7 @@ from gamenet.session import Session, SessionContext
 from gamenet.timer import LoopTimer
 
 if TYPE_CHECKING:
+    from gamenet._core import PoolAllocator
     from gamenet.server import Server
 
 SETTLE_SECONDS = 1.0
@@ -158,7 +159,7 @@ def _left_of_context(context: SessionContext, allow_views: bool) -> list[str]:
     if client_session is not None:
         if client_session.transport is not None:
             left += _line([repr(client_session)], "session", f"of {who} open", "close the client")
-        left += _left_of_pool(context.pool.stats(), who, allow_views)
+        left += _left_of_pool(context.pool, who, allow_views)
     armed = len(context.timer)
     if armed:
         left.append(f"{armed} deadline(s) of {who} armed: sessions that are not closed have them")
@@ -172,21 +173,23 @@ def _left_of_server(server: Server, allow_views: bool) -> list[str]:
     who, stats = _name_of(server), server.stats()
     sessions = map(repr, server.sessions)
     left = _line(sessions, "session", f"of {who} open", "close the clients, or await server.stop()")
-    left += _left_of_pool(stats["pool"], who, allow_views)
+    left += _left_of_pool(server._pool, who, allow_views)
     counted = sum(stats[f"bytes_{fate}"] for fate in ("dispatched", "rejected", "discarded", "buffered"))
     if stats["bytes_in"] != counted:
         left.append(f"the ledger of {who} does not balance: {stats['bytes_in']} bytes in, {counted} accounted for")
     return left
 
 
-def _left_of_pool(stats: dict[str, int], who: str, allow_views: bool) -> list[str]:
+def _left_of_pool(pool: PoolAllocator, who: str, allow_views: bool) -> list[str]:
+    stats = pool.stats()
     outstanding, viewed = stats["outstanding"], stats["viewed"]
     if allow_views:
         outstanding, viewed = outstanding - viewed, 0
     if not outstanding:
         return []
     why = f"; {viewed} of them seen by a view that somebody keeps" if viewed else ": half a packet waits in each"
-    return [f"{outstanding} pool block(s) of {who} out{why}"]
+    shown = "".join(f"\n    {owner}" for owner in pool.owners()[:_MAX_SHOWN])  # under GAMENET_POOL_DEBUG=tag
+    return [f"{outstanding} pool block(s) of {who} out{why}{shown}"]
 
 
 def _line(things: Iterable[str], noun: str, what: str, advice: str) -> list[str]:

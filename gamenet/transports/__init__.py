@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from gamenet._core import backend
 from gamenet.session import BufferedSession, Session
-from gamenet.transports.acceptors import Acceptor, Failed, HandshakeLoop, TaskAcceptor, Tls
+from gamenet.transports.acceptors import Acceptor, Failed, FastLoop, TaskAcceptor, Tls
 
 TransportName = Literal["auto", "asyncio", "fast", "epoll"]
 
@@ -90,15 +90,14 @@ def choose_client(name: TransportName | Transports, loop: asyncio.AbstractEventL
 def _fast(loop: asyncio.AbstractEventLoop) -> Transports:
     aiofastnet = importlib.import_module("aiofastnet")
 
-
     def new_acceptor(failed: Failed, tls: Tls | None) -> Acceptor:
-        connect = partial(aiofastnet.connect_accepted_socket, loop if tls is None else HandshakeLoop(loop))
+        connect = partial(aiofastnet.connect_accepted_socket, FastLoop(loop, tls is not None))
         return TaskAcceptor(loop, connect, failed, tls)
 
     async def create_connection(*values: Any, ssl: Any = None, **options: Any) -> Any:
         if not ssl:
-            return await aiofastnet.create_connection(loop, *values, **options)
-        handshake_loop = HandshakeLoop(loop)
+            return await aiofastnet.create_connection(FastLoop(loop, is_tls=False), *values, **options)
+        handshake_loop = FastLoop(loop, is_tls=True)
         with handshake_loop.timers_ended_on_failure():
             return await aiofastnet.create_connection(handshake_loop, *values, ssl=ssl, **options)
 

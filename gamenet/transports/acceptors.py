@@ -128,16 +128,19 @@ def _was_connected(session: Session) -> bool:
     return session.transport is not None or session.is_closed
 
 
-class HandshakeLoop:
-    """The loop, as aiofastnet's TLS sees it: a connection that the peer ends in its handshake is no error of ours.
+class FastLoop:
+    """The loop, as aiofastnet (1.2.0) sees it, where that does not do as asyncio and uvloop do.
 
-    aiofastnet (1.2.0) reports it to the loop's exception handler, and does so with an exception class for an exception,
-    where asyncio and uvloop keep it to the one who waits for the handshake.
+    It reports a connection that the peer ends in its TLS handshake to the loop's exception handler, with an exception
+    class for an exception; they keep it to the one who waits for the handshake. Without TLS it watches a socket for
+    reading though its session was closed in `connection_made()`, and closes it then, which the loop does not survive;
+    with TLS a transport that is closing has to read on.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, is_tls: bool) -> None:
         self._loop = loop
-        for name in ("call_soon", "call_later", "add_reader", "remove_reader", "add_writer", "remove_writer"):
+        self._is_tls = is_tls
+        for name in ("call_soon", "call_later", "remove_reader", "add_writer", "remove_writer"):
             setattr(self, name, getattr(loop, name))  # what is called often is found here at once
 
     def __getattr__(self, name: str) -> Any:
@@ -163,6 +166,12 @@ class HandshakeLoop:
             raise
         finally:
             self.call_later = self._loop.call_later
+
+    def add_reader(self, fd: Any, callback: Callable[..., object], *values: Any) -> None:
+        """As the loop's, but for a transport that is closed already."""
+        transport = getattr(callback, "__self__", None)
+        if self._is_tls or transport is None or not transport.is_closing():
+            self._loop.add_reader(fd, callback, *values)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """As the loop's, but for a reset that is given as a class."""
