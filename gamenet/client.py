@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from gamenet import errors
 from gamenet._core import Ledger, PoolAllocator, RawPacket, codec_for
+from gamenet.context import SessionContext
 from gamenet.dispatch import DispatchTable
 from gamenet.errors import CloseReason, SessionClosedError
 from gamenet.heartbeat import Heartbeat, answer_heartbeats
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
 from gamenet.packets import Packet
-from gamenet.session import Session, SessionContext
+from gamenet.session import Session
 from gamenet.transports import TransportName, Transports, choose_client
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from gamenet import errors
 from gamenet._core import HeaderCodec, RawPacket, broadcast
+from gamenet.frames import frame_of
 from gamenet.loop_mailbox import LoopMailbox, broadcast_to
 from gamenet.session import Session
 
@@ -74,7 +74,7 @@ class SessionGroup:
         that was received with one: to everybody else it answers nothing, and their requests must not take it for
         an answer.
         """
-        return broadcast(self._members, self._codec, encode_frame(self._codec, packet, body, sequence), exclude)
+        return broadcast(self._members, self._codec, frame_of(self._codec, packet, body, sequence), exclude)
 
     def broadcast_threadsafe(
         self,
@@ -90,7 +90,7 @@ class SessionGroup:
         True if it was accepted; False, and counted, if the server does not run, or if `max_mailbox` calls and sends
         wait. Errors as `broadcast()`.
         """
-        frame = encode_frame(self._codec, packet, body, sequence)
+        frame = frame_of(self._codec, packet, body, sequence)
         item = broadcast_to, (self._members, self._codec, frame, exclude)
         return self._mailbox.put(item) or self._mailbox.refuse()
 
@@ -154,16 +154,3 @@ class SessionManager(SessionGroup):
             room.discard(session)
         self._by_id.pop(session.id, None)
         return super().discard(session)
-
-
-def encode_frame(
-    codec: HeaderCodec, packet: RawPacket | int, body: ReadableBuffer = b"", sequence: int = 0
-) -> bytes:
-    """A whole packet as bytes; arguments as in `SessionGroup.broadcast`."""
-    if isinstance(packet, RawPacket):
-        if body != b"":
-            raise TypeError("a packet brings its own body")
-        return codec.frame(packet.packet_id, packet.body, sequence, codec.extras_of(packet))
-    if isinstance(packet, int):
-        return codec.frame(packet, body, sequence)
-    raise errors.wrong_type("packet", "a packet or a packet id", packet)

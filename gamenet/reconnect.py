@@ -21,6 +21,7 @@ from gamenet.client import Client, connect_deadline, logger
 from gamenet.client_seat import ClientSeat
 from gamenet.client_states import Closed, Connected, Connecting, GivenUp, Lost, State, StateFeed, States, Waiting
 from gamenet.errors import CloseReason, SessionClosedError, wrong_thread
+from gamenet.frames import frame_of
 from gamenet.heartbeat import Heartbeat
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
@@ -223,7 +224,7 @@ class ReconnectingClient(Client):
             return super().send(packet, body, sequence, header)
         if self._thread != threading.get_ident():
             raise wrong_thread(self._thread, threading.get_ident())
-        return self._keep(self._frame(packet, body, sequence, header))
+        return self._keep(frame_of(self._context.codec, packet, body, sequence, header))
 
     def send_threadsafe(
         self, packet: RawPacket | int, body: ReadableBuffer = b"", sequence: int | None = None,
@@ -235,7 +236,7 @@ class ReconnectingClient(Client):
         True if it was accepted; False, and counted, if the client has ended, or if `max_mailbox` calls and sends wait.
         Errors as in `Session.send`.
         """
-        item = self._send_or_keep, (self._frame(packet, body, sequence, header),)
+        item = self._send_or_keep, (frame_of(self._context.codec, packet, body, sequence, header),)
         return self._mailbox.put(item) or self._mailbox.refuse()
 
     def _send_or_keep(self, frame: bytes) -> None:
@@ -255,17 +256,6 @@ class ReconnectingClient(Client):
         if not self.session.is_open:
             return False
         return self._has_greeted or asyncio.current_task() is self._task  # that is `greet()`
-
-    def _frame(
-        self, packet: RawPacket | int, body: ReadableBuffer, sequence: int | None, header: Mapping[str, int] | None
-    ) -> bytes:
-        codec = self._context.codec
-        if not isinstance(packet, RawPacket):
-            return codec.frame(packet, body, sequence or 0, header)
-        if body != b"":
-            raise TypeError("a packet brings its own body")
-        number = packet.sequence if sequence is None else sequence
-        return codec.frame(packet.packet_id, packet.body, number, codec.extras_of(packet) if header is None else header)
 
     def _send_queued(self) -> None:
         while self._unsent and self.session.send_frame(self._unsent[0]):

@@ -19,6 +19,7 @@ from gamenet import errors
 from gamenet._core import Ledger, PoolAllocator, codec_for
 from gamenet.admission import Admission, network_of
 from gamenet.backlog import SlowPolicies, SlowPolicy
+from gamenet.context import SessionContext
 from gamenet.dispatch import DispatchTable, HandlerT
 from gamenet.errors import CloseReason, WrongThreadError
 from gamenet.heartbeat import Heartbeat, answer_heartbeats
@@ -31,7 +32,7 @@ from gamenet.object_pool import ObjectPool
 from gamenet.packets import Packet
 from gamenet.reload import Hooks, reload_module
 from gamenet.seats import COUNTS, Seats
-from gamenet.session import Session, SessionContext
+from gamenet.session import Session
 from gamenet.session_data import SessionData
 from gamenet.transports import TransportName, Transports, check_name, choose_server
 from gamenet.transports.acceptors import Tls

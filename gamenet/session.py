@@ -10,35 +10,19 @@ import asyncio
 import inspect
 import itertools
 import logging
-import math
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Coroutine, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any
 
-from gamenet._core import (
-    FlushQueue,
-    HeaderCodec,
-    Ledger,
-    PoolAllocator,
-    RateBucket,
-    RawPacket,
-    Receiver,
-    Route,
-    RouteTable,
-    Stream,
-    TurnQueue,
-    codec_for,
-)
-from gamenet.backlog import Backlog, SlowPolicies
+from gamenet._core import RawPacket, Route, Stream
+from gamenet.backlog import Backlog
+from gamenet.context import SessionContext
 from gamenet.deadlines import SessionDeadlines
 from gamenet.errors import CloseReason, InvalidPacketError
-from gamenet.heartbeat import Heartbeat
+from gamenet.frames import frame_of
 from gamenet.layout import Layout
-from gamenet.limits import Limits
-from gamenet.logs import LimitedLogger
-from gamenet.loop_mailbox import LoopMailbox, send_frame_to
-from gamenet.timer import LoopTimer, clock_of, fine_clock_of
+from gamenet.loop_mailbox import send_frame_to
 from gamenet.unacknowledged import unacknowledged
 
 if TYPE_CHECKING:
@@ -60,78 +44,6 @@ _MAX_BURST = 16  # times `max_write_buffer`, sent in one turn to a peer that had
 _TLS_QUEUE = 16_384  # bytes; uvloop keeps the handshake's last ones until we read, and they are no backlog
 
 _ids = itertools.count(1)
-
-
-class SessionOwner(Protocol):
-    """Who is told of a session's beginning and end: a server or a client."""
-
-    def session_opened(self, session: Session) -> None: ...
-    def session_closed(self, session: Session, reason: str) -> None: ...
-
-
-context_watchers: list[Callable[[SessionContext], object]] = []
-"""Called with every context that is made: `gamenet.testing` asks them at the end what a test has left behind."""
-
-
-class SessionContext:
-    """What all sessions of one owner share while its loop runs. `policy` answers bad packets and failing handlers."""
-
-    def __init__(
-        self,
-        owner: SessionOwner,
-        loop: asyncio.AbstractEventLoop,
-        limits: Limits,
-        codec: HeaderCodec,
-        pool: PoolAllocator,
-        routes: RouteTable,
-        ledger: Ledger,
-        logger: logging.Logger,
-        unknown_packets: Literal["reject", "close"] = "reject",
-        handler_errors: Literal["continue", "close"] = "continue",
-        rate_exceeded: Literal["wait", "reject", "close"] = "wait",
-        slow_policies: SlowPolicies | None = None,
-        heartbeat: Heartbeat | None = None,
-        login_required: bool = False,
-        mailbox: LoopMailbox | None = None,
-    ) -> None:
-        self.owner = owner
-        self.loop = loop
-        self.limits = limits
-        self.codec = codec
-        self.pool = pool
-        self.routes = routes
-        self.ledger = ledger
-        self.log = LimitedLogger(logger, loop.time, call_later=loop.call_later)
-        self.timer = LoopTimer(loop)
-        self.clock = clock_of(loop)
-        self.flush_queue = FlushQueue(loop.call_soon)
-        budget = limits.dispatch_budget
-        self.turns = TurnQueue(loop.call_soon, fine_clock_of(loop), math.inf if budget is None else budget)
-        self.receiver = Receiver()
-        self._codecs = {codec.layout: codec}
-        self.unknown_packets = unknown_packets
-        self.handler_errors = handler_errors
-        self.rate_exceeded = rate_exceeded
-        self.slow_policies = SlowPolicies() if slow_policies is None else slow_policies
-        self.heartbeat = heartbeat
-        self.login_required = login_required
-        self.mailbox = LoopMailbox(limits.max_mailbox, limits.dispatch_budget) if mailbox is None else mailbox
-        self.tasks: set[asyncio.Future[Any]] = set()  # handlers that wait
-        for watcher in context_watchers:
-            watcher(self)
-
-    def bucket(self, now: float) -> RateBucket | None:
-        """What limits the rate of one session."""
-        limits = self.limits
-        if limits.max_packets_per_second is None and limits.max_bytes_per_second is None:
-            return None
-        return RateBucket(limits.max_packets_per_second, limits.max_bytes_per_second, limits.rate_burst, now)
-
-    def codec_for(self, layout: Layout) -> HeaderCodec:
-        """The codec of a layout that a session changes to; made once."""
-        if layout not in self._codecs:
-            self._codecs[layout] = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
-        return self._codecs[layout]
 
 
 class Session(Stream, asyncio.Protocol):
@@ -766,24 +678,6 @@ class BufferedSession(Session, asyncio.BufferedProtocol):
     """A session for loops that read into memory of ours: one buffer for all of them, and no copy."""
 
     __slots__ = ()
-
-
-def frame_of(
-    codec: HeaderCodec,
-    packet: RawPacket | int,
-    body: ReadableBuffer = b"",
-    sequence: int | None = None,
-    header: Mapping[str, int] | None = None,
-) -> bytes:
-    """A whole packet as bytes; arguments and errors as in `Session.send`. Any thread: a codec never changes."""
-    if isinstance(packet, RawPacket):
-        if body != b"":
-            raise TypeError("a packet brings its own body")
-        sequence = packet.sequence if sequence is None else sequence
-        if header is None and codec.has_extras:
-            header = codec.extras_of(packet)
-        return codec.frame(packet.packet_id, packet.body, sequence, header)
-    return codec.frame(packet, body, 0 if sequence is None else sequence, header)
 
 
 def handler_task_name(session_id: object, packet_id: object) -> str:

@@ -13,10 +13,10 @@ LAYERS = [
     ["_core"],
     [
         "limits", "logs", "admission", "timeouts", "declaration", "packets", "backlog", "reload", "dispatch",
-        "heartbeat", "decoder", "backoff", "resume", "object_pool",
+        "heartbeat", "decoder", "frames", "backoff", "resume", "object_pool",
     ],
     [
-        "timer", "loop_mailbox", "unacknowledged", "deadlines", "session", "session_data", "manager", "watchdog",
+        "timer", "loop_mailbox", "unacknowledged", "context", "deadlines", "session", "session_data", "manager", "watchdog",
         "handler_times", "client_states",
     ],
     ["transports", "resumable", "seats", "client_seat"],

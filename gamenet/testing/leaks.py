@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from gamenet import session as session_module
-from gamenet.session import Session, SessionContext
+from gamenet.context import SessionContext, context_watchers
+from gamenet.session import Session
 from gamenet.timer import LoopTimer
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class leak_check:  # it reads as a statement: `async with leak_check(server)`
         self._timers = set(_timers_of(self._loop))
         self._handler_before: _Handler | None = self._loop.get_exception_handler()
         self._loop.set_exception_handler(self._complained)
-        session_module.context_watchers.append(self._context_made)
+        context_watchers.append(self._context_made)
         return self
 
     async def __aexit__(
@@ -85,7 +85,7 @@ class leak_check:  # it reads as a statement: `async with leak_check(server)`
         try:
             leaks = await self._settled()
         finally:
-            session_module.context_watchers.remove(self._context_made)
+            context_watchers.remove(self._context_made)
             self._loop.set_exception_handler(self._handler_before)
         if leaks and error is not None:
             error.add_note(str(LeakError(leaks)))
