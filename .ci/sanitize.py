@@ -4,6 +4,7 @@
 
 Builds a copy of the package in build/sanitize by the project's own setup.py, as a debug build: checks on, and C that
 names the lines of the .pyx. Pools re-use no block and classes have no freelist, for both hide a use after free.
+Tests of the pure twin alone are left out.
 Needs gcc on Linux, and the `test` extra installed beside this Python.
 """
 
@@ -61,6 +62,7 @@ def sanitizer_environment() -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": str(BUILD),
         "PYTHONMALLOC": "malloc",
+        "GAMENET_TESTED_TWIN": "compiled",
         "GAMENET_POOL_REUSE": "0",
         # leaks at exit are CPython's own; abort() lets faulthandler add which test it was
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:handle_segv=2:abort_on_error=1",

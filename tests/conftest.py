@@ -18,7 +18,11 @@ os.environ.setdefault("PYTHONSAFEPATH", "1")
 if os.environ.get("GAMENET_NO_EXTENSIONS") == "1":
     os.environ["GAMENET_PURE"] = "1"
 
+HAS_INTEROP = importlib.util.find_spec("mcstatus") is not None
+collect_ignore = [] if HAS_INTEROP else ["interop"]
+
 PURE_ONLY = os.environ.get("GAMENET_PURE") == "1"
+TESTED_TWIN = os.environ.get("GAMENET_TESTED_TWIN")  # a sanitizer has nothing to see in the pure one
 TWINS = ["pure"] if PURE_ONLY else ["pure", "compiled"]
 
 
@@ -58,6 +62,10 @@ def package(name):
 if not PURE_ONLY:
     _packages["compiled"] = importlib.import_module("gamenet")
     importlib.import_module("gamenet.testing")
+
+
+def pytest_report_header():
+    return [] if HAS_INTEROP else ["left out: tests/interop, which needs gamenet[interop]"]
 
 
 @pytest.fixture(params=TWINS)
@@ -159,12 +167,17 @@ HAS_EPOLL = sys.platform == "linux" and not PURE_ONLY
 
 
 def pytest_collection_modifyitems(items):
+    items[:] = [item for item in items if not is_left_out(params_of(item))]
+
+
+def params_of(item):
+    return item.callspec.params if hasattr(item, "callspec") else {}
+
+
+def is_left_out(params):
     """The epoll transport drives the compiled twin only, and no TLS."""
-    items[:] = [item for item in items if not is_epoll_on_pure(getattr(item, "callspec", None))]
-
-
-def is_epoll_on_pure(callspec):
-    params = {} if callspec is None else callspec.params
+    if TESTED_TWIN and params.get("gamenet", params.get("core")) not in (None, TESTED_TWIN):
+        return True
     return params.get("net") == "epoll" and (params.get("gamenet") == "pure" or params.get("secure") == "tls")
 
 
