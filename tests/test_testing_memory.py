@@ -28,8 +28,9 @@ class Recorder:
 
     def arrived(self, data):
         if self.events and self.events[-1][0] == "data":
-            data = self.events.pop()[1] + data
-        self.told("data", data)
+            self.events[-1][1].extend(data)
+        else:
+            self.told("data", bytearray(data))
 
     def eof_received(self):
         self.told("eof")
