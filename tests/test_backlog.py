@@ -392,7 +392,7 @@ async def test_each_policy_keeps_its_promise(net, until, way, size):
     stats = server.stats()
     assert stats["packets_out"] == len(packets) + dropped["drop_oldest"] + dropped["keep_latest"]
     assert stats["bytes_out"] == sum(8 + len(body) for _, _, body in packets)
-    assert session.unsent_size == 0
+    await until(lambda: session.unsent_size == 0)  # Windows tells in a later turn that a write is done
 
 
 async def test_the_latest_of_each_player(net, until):
@@ -656,11 +656,9 @@ async def test_reading_pauses_above_the_high_watermark_and_goes_on_at_the_low_on
     peer.send(wire(OTHER, b"", 2))
     await asyncio.sleep(0.05)
     assert seen == [1]
-    packets = []
-    while seen == [1]:
-        packets += await peer.packets(1)
-    await until(lambda: session.transport.is_reading())
-    assert seen == [1, 2]
+    await peer.packets(server.stats()["packets_out"])
+    await until(lambda: seen == [1, 2])
+    assert session.transport.is_reading()
 
 
 async def test_what_asks_for_too_much_waits_until_it_was_taken(net, until):

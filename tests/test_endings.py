@@ -94,7 +94,7 @@ async def test_a_reset_while_the_server_sends(net, told_server, until):
     reader, writer = await net.open(server)
     writer.write(wire(2))
     await read_packet(reader)
-    reset(writer)
+    reset(writer.transport)
     await told.ends(until, "network_error", "peer_closed")
     assert server.stats()["handler_errors"] == 0
 
@@ -113,7 +113,7 @@ async def test_a_reset_while_a_handler_waits(net, told_server, until):
     reader, writer = await net.open(server)
     writer.write(wire(1) + wire(2) + wire(1) * 5)
     await read_packet(reader)
-    reset(writer)
+    reset(writer.transport)
     stats = await told.ends(until, "network_error", "peer_closed")
     await until(lambda: ended == [False])
     assert (stats["packets_dispatched"], stats["packets_discarded"], stats["handler_errors"]) == (2, 5, 0)

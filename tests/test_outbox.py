@@ -51,6 +51,28 @@ def test_any_mix_of_sizes_comes_out_as_it_went_in(core, rng):
         assert b"".join(outbox.take()) == expected
 
 
+def test_pieces_come_out_as_it_went_in(core, rng):
+    """Each is what was asked for, or a little more or less where a chunk ends; the last one leaves no block behind."""
+    pool = core.PoolAllocator(65535)
+    outbox = core.Outbox(core.HeaderCodec(max_packet_size=65535), pool)
+    for _ in range(30):
+        expected, taken, max_size = [], [], rng.choice([1000, 5000, 100_000, 1 << 30])
+        for _ in range(rng.randrange(1, 40)):
+            body = rng.randbytes(rng.choice([0, 1, 100, 4088, 4096, 30000, 65527]))
+            outbox.append(5, body, 6) if rng.random() < 0.7 else outbox.append_frame(wire(5, body, 6))
+            expected.append(wire(5, body, 6))
+        while outbox.size:
+            left, piece = outbox.size, b"".join(outbox.take(max_size))
+            assert 0 < len(piece) <= max(max_size, 65535)
+            assert outbox.size == left - len(piece)
+            taken.append(piece)
+            if rng.random() < 0.1:
+                outbox.append(7)
+                expected.append(wire(7))
+        assert b"".join(taken) == b"".join(expected)
+        assert (pool.outstanding, outbox.take(max_size)) == (0, [])
+
+
 @pytest.mark.parametrize(("size", "accepted"), [(91, True), (92, True), (93, False)])
 def test_the_largest_body(core, size, accepted):
     outbox = core.Outbox(core.HeaderCodec(max_packet_size=100), core.PoolAllocator(100))

@@ -603,7 +603,8 @@ async def test_stop_while_sessions_wait(net):
 
 
 async def test_an_async_handler_and_credit(net):
-    server, seen = await limited_server(net)
+    # slowly: each turn of the loop brings credit, too, and on a slow loop 100 turns bring much of it
+    server, seen = await limited_server(net, max_packets_per_second=200, rate_burst=0.2)
 
     @server.on(3)
     async def waits(session, packet):

@@ -247,6 +247,7 @@ async def test_a_handler_may_stop_its_server(net, until):
 
     reader, writer = await net.open(server)
     other_reader, _ = await net.open(server)
+    await until(lambda: len(server.sessions) == 2)
     writer.write(wire(1, b"last"))
     assert await read_packet(reader) == (1, 0, b"last")
     assert await other_reader.read() == b""

@@ -8,7 +8,7 @@ import struct
 import threading
 
 import pytest
-from wire import echo_server, read_packet, wire
+from wire import echo_server, read_packet, reset, wire
 
 # -- life
 
@@ -162,19 +162,11 @@ async def test_a_reset_is_a_network_error(net, until):
     reader, writer = await net.open(server)
     writer.write(wire(1) + b"half")
     await read_packet(reader)
-    peer = writer.get_extra_info("socket")
-    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("HH" if _is_windows() else "ii", 1, 0))
-    writer.transport.abort()
+    reset(writer.transport)
     await until(lambda: len(server.sessions) == 0)
     (reason,) = server.stats()["closed"]
     assert reason in ("network_error", "peer_closed")  # a RST may reach us as the end of the stream
     assert server.stats()["bytes_discarded"] == 4
-
-
-def _is_windows():
-    import sys
-
-    return sys.platform == "win32"
 
 
 async def test_a_closed_session_lets_everything_go(net, until):

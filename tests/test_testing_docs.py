@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from plugin import find_plugin
 
 import gamenet.testing
 
@@ -31,7 +32,8 @@ def test_every_setting_of_chaos_is_told_of():
     assert fields == set(re.findall(r"^\| `(\w+)=", TEXT, re.MULTILINE))
 
 
-def test_every_fixture_is_told_of():
+def test_every_fixture_is_told_of(monkeypatch):
+    find_plugin(monkeypatch)
     import pytest_gamenet
 
     fixtures = {name for name in vars(pytest_gamenet) if name.startswith("gamenet_")}

@@ -57,7 +57,7 @@ async def test_an_open_session(leaking, testing, server):
     net = testing.MemoryNetwork()
     async with leaking(r"1 session\(s\) of server 0x\w+ open: <Session \d+ .* open> \(close the clients, or") as check:
         await net.serve(server)
-        await net.open()
+        _kept = await net.open()  # from 3.13 on, a stream that nobody keeps closes its connection
     assert any("1 deadline(s) of server" in line for line in check.found)
     assert len(check.found) == 2
     await net.close()
@@ -65,7 +65,7 @@ async def test_an_open_session(leaking, testing, server):
 
 async def test_an_open_session_of_a_server_that_began_before(leaking, testing, server):
     async with testing.serve(server) as net:
-        await net.open()
+        _kept = await net.open()
         async with testing.leak_check():
             pass
         async with leaking(r"1 session\(s\) of server", server):

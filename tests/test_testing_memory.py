@@ -252,6 +252,8 @@ async def play(script, connect, kind, until):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
 @pytest.mark.parametrize("kind", [Plain, Buffered])
 async def test_they_do_what_asyncios_own_do(script, kind, until):
+    if script is failing_data and kind is Plain and hasattr(asyncio.get_running_loop(), "_proactor"):
+        pytest.skip("Windows' Proactor tells only its exception handler of it, and reads nothing more for ever")
     in_memory = await play(script, pair_in_memory, kind, until)
     over_a_socket = await play(script, socket_pair, kind, until)
     assert in_memory == over_a_socket

@@ -5,6 +5,7 @@ import sys
 from importlib import metadata
 
 import pytest
+from plugin import find_plugin
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.no_sanitizer
@@ -15,8 +16,9 @@ def is_an_entry_point():
 
 
 @pytest.fixture
-def run(pytester):
+def run(pytester, monkeypatch):
     """Runs a test module in a pytest of its own, with gamenet's plugin."""
+    find_plugin(monkeypatch)
 
     def run(code, *options, conftest=""):
         pytester.makepyfile(code)
@@ -57,7 +59,7 @@ PLAIN = """
         async def scenario():
             net = MemoryNetwork()
             await net.serve(server)
-            await net.open()
+            gamenet_loop.left = await net.open()  # from 3.13 on, a stream that nobody keeps closes its connection
 
         gamenet_loop.run_until_complete(scenario())
 """

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 
 import pytest
+from program import ON_WINE
+from wire import reset
 
 from gamenet.testing import ChaosProxy, chaos
 
@@ -63,6 +65,12 @@ async def ending(reader):
     return data
 
 
+def was_reset(peer):
+    """Under wine a RST that comes while nobody waits to read is read as an end in order, by a blocking recv() too."""
+    events = peer.events[1:] if ON_WINE and peer.events[:1] == ["eof"] else peer.events
+    return events in (["ConnectionResetError"], *([["lost"]] if ON_WINE else []))
+
+
 async def test_bytes_pass_both_ways(echo, rng):
     data = rng.randbytes(500_000)
     async with echo() as (peers, proxy):
@@ -105,7 +113,7 @@ async def test_reset_after_some_bytes(echo, until):
         reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
         writer.write(b"abcdefgh")
         assert await ending(reader) in ("reset", b"abcde")
-        await until(lambda: peers[0].events == ["ConnectionResetError"])
+        await until(lambda: was_reset(peers[0]))
         writer.close()
 
 
@@ -162,7 +170,7 @@ async def test_reset_on_command(echo, until):
         await read(reader, 1)
         proxy.reset()
         assert await ending(reader) == "reset"
-        await until(lambda: peers[0].events == ["ConnectionResetError"])
+        await until(lambda: was_reset(peers[0]))
         await until(lambda: proxy.connections == 0)
         writer.close()
 
@@ -201,11 +209,8 @@ async def test_a_reset_of_the_peer_passes_through(echo, until):
         reader, writer = await asyncio.open_connection(proxy.host, proxy.port)
         writer.write(b"a")
         await read(reader, 1)
-        peers[0].transport.pause_reading()
-        writer.write(b"never read")
-        await asyncio.sleep(0.02)
-        peers[0].transport.abort()  # with unread bytes: a RST
-        assert await ending(reader) in ("reset", b"")
+        reset(peers[0].transport)
+        assert await ending(reader) == "reset"
         await until(lambda: proxy.connections == 0)
         writer.close()
 

@@ -32,6 +32,7 @@ cdef class Outbox:
     cdef Py_ssize_t append_bytes(self, bytes frame) except -1
     cdef bytes take_single(self)
     cdef list take_chunks(self)
+    cdef list take_first(self, Py_ssize_t max_size)
 
 
 cdef inline Py_ssize_t gathered(Outbox outbox) noexcept:

@@ -60,9 +60,11 @@ cdef class Outbox:
         """Add bytes that are whole packets already; returns their number."""
         return self.append_bytes(frame)
 
-    def take(self):
-        """Everything gathered so far, in order, as chunks to write; the outbox is empty afterwards."""
-        return self.take_chunks()
+    def take(self, max_size=None):
+        """What was gathered, in order, as chunks to write: everything, and the outbox is empty afterwards; or the
+        first `max_size` bytes, more or less, but some.
+        """
+        return self.take_chunks() if max_size is None else self.take_first(max_size)
 
     def clear(self):
         """Drop what was gathered; returns how many bytes that was."""
@@ -210,4 +212,25 @@ cdef class Outbox:
         self.chunks = None
         self.block = None
         self.chunks_size = 0
+        return taken
+
+    cdef list take_first(self, Py_ssize_t max_size):
+        """The oldest chunks: as many as `max_size` bytes hold, but one."""
+        cdef list taken
+        cdef bytes chunk
+        cdef Py_ssize_t count = 0, size = 0
+        if self.chunks is None or gathered(self) <= max_size:
+            return self.take_chunks()
+        for chunk in self.chunks:
+            if count and size + PyBytes_GET_SIZE(chunk) > max_size:
+                break
+            size += PyBytes_GET_SIZE(chunk)
+            count += 1
+        if size == gathered(self):
+            return self.take_chunks()
+        taken = self.chunks[:count]
+        del self.chunks[:count]
+        if not self.chunks:
+            self.chunks = None
+        self.chunks_size -= size
         return taken

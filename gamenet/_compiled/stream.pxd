@@ -102,4 +102,6 @@ cdef class Stream(RunSender):
     cdef inline int require_thread(self) except -1
     cdef int flush_now(self) except -1
     cdef int write_out(self) except -1
+    cdef bint write_chunks(self, list chunks, bytes chunk) except -1
+    cdef int flush_in_pieces(self) except -1
     cdef int write_direct(self) except -1

@@ -44,7 +44,10 @@ cdef enum:
     AWAITS_TURN = 2
 
 FLUSH_SIZE = FLUSH_LIMIT
-"""An outbox above this many bytes does not wait for the end of the turn."""
+"""An outbox above this many bytes does not wait for the end of the turn.
+
+After a pause it leaves in pieces of this size: a transport that was given more than its system takes may not tell what
+leaves of that (asyncio's on Windows), or that anything waits at all (its TLS)."""
 
 MAX_STRIDE = LONGEST_STRIDE
 """Packets of quick handlers between two looks at the clock: so few looks cost nothing, so many packets take no time."""
@@ -781,18 +784,38 @@ cdef class Stream(RunSender):
         if self.direct is not None and self.encode is None:
             return self.write_direct()
         chunk = self.outbox.take_single()
+        self.write_chunks(self.outbox.take_chunks() if chunk is None else None, chunk)
+        return 0
+
+    cdef bint write_chunks(self, list chunks, bytes chunk) except -1:
+        """Give the transport `chunks`, or `chunk` if that is None; False if it failed."""
         try:
             if self.encode is not None:
-                self.write(bytes(self.encode(b"".join(self.outbox.take_chunks()) if chunk is None else chunk)))
+                self.write(bytes(self.encode(b"".join(chunks) if chunk is None else chunk)))
             elif chunk is not None:
                 self.write(chunk)
             elif JOINS:
-                self.write(b"".join(self.outbox.take_chunks()))
+                self.write(b"".join(chunks))
             else:
-                self.transport.writelines(self.outbox.take_chunks())
+                self.transport.writelines(chunks)
         except Exception as error:
             self.on_write_error(error)
-        return 0
+            return False
+        return True
+
+    cdef int flush_in_pieces(self) except -1:
+        """As `flush_now()`, so that the transport tells when what it was given is more than its system takes."""
+        cdef Py_ssize_t before
+        cdef list chunks
+        while self.direct is None and gathered(self.outbox) > FLUSH_LIMIT and not self.is_write_paused:
+            if self.transport is None:
+                return 0
+            before = gathered(self.outbox)
+            chunks = self.outbox.take_first(FLUSH_LIMIT)
+            self.ledger.bytes_out += before - gathered(self.outbox)
+            if not self.write_chunks(chunks, None):
+                return 0
+        return self.flush_now()
 
     cdef int write_direct(self) except -1:
         """Let the transport take what was gathered from where it lies."""
@@ -812,7 +835,7 @@ cdef class Stream(RunSender):
     def resume_writing(self):
         """Called by the transport when its queue is below the low watermark again."""
         self.is_write_paused = False
-        self.flush_now()
+        self.flush_in_pieces()
 
     # -- hooks
 

@@ -74,10 +74,16 @@ class Outbox:
         self._chunk += frame
         return len(frame)
 
-    def take(self) -> list[bytes]:
-        """Everything gathered so far, in order, as chunks to write; the outbox is empty afterwards."""
+    def take(self, max_size: int | None = None) -> list[bytes]:
+        """What was gathered, in order, as chunks to write: everything, and the outbox is empty afterwards; or the
+        first `max_size` bytes, more or less, but some.
+        """
         if not self._chunk:
             return []
+        if max_size is not None and 0 < max_size < len(self._chunk):
+            taken = [bytes(self._chunk[:max_size])]
+            del self._chunk[:max_size]
+            return taken
         taken = [bytes(self._chunk)]
         self._chunk = bytearray()
         return taken

@@ -52,7 +52,10 @@ class Backlog(Protocol):
 
 
 FLUSH_SIZE = 65536
-"""An outbox above this many bytes does not wait for the end of the turn."""
+"""An outbox above this many bytes does not wait for the end of the turn.
+
+After a pause it leaves in pieces of this size: a transport that was given more than its system takes may not tell what
+leaves of that (asyncio's on Windows), or that anything waits at all (its TLS)."""
 
 MAX_STRIDE = 256
 """Packets of quick handlers between two looks at the clock: so few looks cost nothing, so many packets take no time."""
@@ -719,12 +722,13 @@ class Stream:
                 self._outbox.append_frame(frame)
         self._write_out()
 
-    def _write_out(self) -> None:
+    def _write_out(self, max_size: int | None = None) -> bool:
+        """Whether the transport took something."""
         if self._transport is None:
-            return
-        chunks = self._outbox.take()
+            return False
+        chunks = self._outbox.take(max_size)
         if not chunks:
-            return
+            return False
         self._ledger.bytes_out += sum(map(len, chunks))
         try:
             if self._encode is not None:
@@ -737,6 +741,8 @@ class Stream:
                 self._transport.writelines(chunks)
         except Exception as error:
             self.on_write_error(error)
+            return False
+        return True
 
     def pause_writing(self) -> None:
         """Called by the transport when its queue is above the high watermark."""
@@ -745,6 +751,9 @@ class Stream:
     def resume_writing(self) -> None:
         """Called by the transport when its queue is below the low watermark again."""
         self.is_write_paused = False
+        while self._outbox.size > FLUSH_SIZE and not self.is_write_paused:
+            if not self._write_out(FLUSH_SIZE):
+                return
         self.flush()
 
     # -- hooks

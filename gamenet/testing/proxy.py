@@ -17,6 +17,7 @@ from typing import cast
 from gamenet.testing.chaos import Chaos
 from gamenet.testing.memory import CAPACITY
 from gamenet.testing.shaper import Ending, Shaper
+from gamenet.transports.proactor import is_proactor
 
 _LINGER_ZERO = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # closing then sends a RST
 
@@ -194,8 +195,7 @@ class _Link:
     def reset(self) -> None:
         """A RST on both sides."""
         for end in self._ends:
-            end.linger_zero()
-        self.abort()
+            end.reset()
 
     def abort(self) -> None:
         """Close both sockets; what is on the way is lost."""
@@ -234,10 +234,13 @@ class _End(asyncio.Protocol):
         self._is_aborted = False
         self._next: asyncio.Handle | None = None
 
-    def linger_zero(self) -> None:
-        """Closing the socket is a RST from now on."""
-        if not self.is_gone:
+    def reset(self) -> None:
+        """Close the socket at once, by a RST."""
+        if not self.is_gone and self.sock.fileno() != -1:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+        self.abort()
+        if is_proactor(self._loop):
+            self.sock.close()  # or it would be shut down first, which the other side takes for an end in order
 
     def abort(self) -> None:
         """Close the socket at once, or when the loop has taken it over."""

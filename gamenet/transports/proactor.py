@@ -1,4 +1,5 @@
-"""Accepting on Windows' Proactor loop, so that a connection which was gone too soon leaves no traceback behind.
+"""What is different on Windows' Proactor loop: which one it is, and accepting so that a connection which was gone too
+soon leaves no traceback behind.
 
 What stays true: `sock_accept()` does what the loop's own does.
 """
@@ -29,6 +30,11 @@ async def sock_accept(loop: asyncio.AbstractEventLoop, listening: socket.socket)
         task.add_done_callback(_retrieve)
     sock, peername = await accepted
     return sock, peername
+
+
+def is_proactor(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether `loop` is Windows' Proactor loop."""
+    return getattr(loop, "_proactor", None) is not None
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import sys
 
 
 def wire(packet_id, body=b"", sequence=0):
@@ -24,7 +25,10 @@ async def echo_server(net, **options):
     return server
 
 
-def reset(writer):
+def reset(transport):
     """End a connection by a TCP reset, as a crashed peer's system does."""
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    writer.transport.abort()
+    sock = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("HH" if sys.platform == "win32" else "ii", 1, 0))
+    transport.abort()
+    if hasattr(asyncio.get_running_loop(), "_proactor"):
+        sock._sock.close()  # or it would be shut down first, which the other side takes for an end in order
