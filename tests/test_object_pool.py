@@ -7,6 +7,7 @@ import threading
 import weakref
 
 import pytest
+from together import in_threads
 
 from gamenet import Lease, ObjectPool
 from gamenet.errors import PoolExhaustedError
@@ -245,26 +246,6 @@ def test_objects_may_be_none_or_equal_to_each_other():
 def test_a_pool_that_cannot_be(options, message):
     with pytest.raises(ValueError, match=message):
         ObjectPool(Thing, **options)
-
-
-def in_threads(work, number=4):
-    """Run `work(index)` in threads that start together; what they raised."""
-    barrier, errors = threading.Barrier(number), []
-
-    def run(index):
-        barrier.wait()
-        try:
-            work(index)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
-    return errors
 
 
 def test_threads_never_share_an_object():

@@ -5,9 +5,9 @@ import ctypes
 import gc
 import os
 import sys
-import threading
 
 import pytest
+from together import in_threads
 
 from gamenet.errors import PoolCorruptedError, PoolExhaustedError
 
@@ -379,26 +379,6 @@ async def test_who_waits_in_a_loop_that_is_gone_is_passed_by(core):
 
 
 # -- threads
-
-
-def in_threads(work, number=4):
-    """Run `work(index)` in threads that start together; what they raised."""
-    barrier, errors = threading.Barrier(number), []
-
-    def run(index):
-        barrier.wait()
-        try:
-            work(index)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
-    return errors
 
 
 def test_no_block_is_out_twice_however_many_threads_ask(core):

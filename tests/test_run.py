@@ -1,14 +1,11 @@
 """gamenet.run as a program: signals, loops, and an end without a traceback."""
 
 import asyncio
-import ctypes
 import os
 import signal
-import subprocess
-import sys
-from contextlib import contextmanager
 
 import pytest
+from program import ON_WINE, running
 
 from gamenet.run import loop_factory
 
@@ -27,25 +24,12 @@ gamenet.run(server, port=0, loop="{loop}", on_ready=lambda: print(server.port, f
 print("after", server.stats()["closed"], flush=True)
 """
 
-ON_WINE = sys.platform == "win32" and hasattr(ctypes.windll.ntdll, "wine_get_version")
 STOPS = ["SIGINT", "SIGTERM"] if os.name == "posix" else ["CTRL_BREAK_EVENT"]
 
 
-@contextmanager
 def program(loop="asyncio", answers=1, **options):
-    """The program above as a process that listens: (process, port). It never outlives its test."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM.format(loop=loop, answers=answers, options=options)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        creationflags=subprocess.CREATE_NEW_PROCESS_GROUP if os.name == "nt" else 0,
-    )
-    try:
-        yield process, int(process.stdout.readline())
-    finally:
-        process.kill()
-        process.communicate()
+    """The program above as a process: (process, port)."""
+    return running(PROGRAM.format(loop=loop, answers=answers, options=options))
 
 
 def outcome(process):

@@ -20,11 +20,16 @@ ON_WINE = sys.platform == "win32" and hasattr(ctypes.windll.ntdll, "wine_get_ver
 STOP = signal.SIGTERM if os.name == "posix" else signal.CTRL_BREAK_EVENT
 
 
-@contextmanager
 def program(source, loop="asyncio", options=""):
-    """A process that listens: (process, port). It never outlives its test."""
+    """A process that serves with these handlers, as `running()` gives it."""
+    return running(FRAME.format(source=source, loop=loop, options=options))
+
+
+@contextmanager
+def running(program):
+    """A process that prints its port and listens: (process, port). It never outlives its test."""
     process = subprocess.Popen(
-        [sys.executable, "-c", FRAME.format(source=source, loop=loop, options=options)],
+        [sys.executable, "-c", program],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
