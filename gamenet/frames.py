@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from gamenet import errors
 from gamenet._core import HeaderCodec, RawPacket
 
 if TYPE_CHECKING:
@@ -31,6 +30,4 @@ def frame_of(
         if header is None and codec.has_extras:
             header = codec.extras_of(packet)
         return codec.frame(packet.packet_id, packet.body, sequence, header)
-    if isinstance(packet, int):
-        return codec.frame(packet, body, 0 if sequence is None else sequence, header)
-    raise errors.wrong_type("packet", "a packet or a packet id", packet)
+    return codec.frame(packet, body, 0 if sequence is None else sequence, header)
