@@ -439,7 +439,9 @@ def test_reply_is_what_replies_to_each_packet_would_be(core, sizes, paused, max_
             played.feed(stream[at : at + 262144])
         played.session.resume_writing()
         played.session.flush()
-        outcomes.append((played.transport.writes, played.log, played.ledger.packets_out, played.ledger.bytes_out))
+        # what was held back leaves in pieces that end where the outbox's chunks do
+        writes = [b"".join(played.transport.writes)] if paused else played.transport.writes
+        outcomes.append((writes, played.log, played.ledger.packets_out, played.ledger.bytes_out))
     assert outcomes[0] == outcomes[1]
     assert b"".join(outcomes[1][0]) == wire(9, bytes(56)) + stream
 

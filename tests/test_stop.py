@@ -17,7 +17,7 @@ async def numbers(reader):
     seen = []
     with suppress(asyncio.IncompleteReadError, ConnectionError):
         while True:
-            seen.append((await read_packet(reader))[1])
+            seen.append((await read_packet(reader, 60))[1])  # two hundred of them may keep a slow machine busy
     return seen
 
 

@@ -11,11 +11,11 @@ def wire(packet_id, body=b"", sequence=0):
     return struct.pack("<HHI", packet_id, 8 + len(body), sequence) + body
 
 
-async def read_packet(reader):
+async def read_packet(reader, seconds=10):
     """The next packet of a stream: (id, sequence, body)."""
-    header = await asyncio.wait_for(reader.readexactly(8), 10)
+    header = await asyncio.wait_for(reader.readexactly(8), seconds)
     packet_id, size, sequence = struct.unpack("<HHI", header)
-    return packet_id, sequence, await asyncio.wait_for(reader.readexactly(size - 8), 10)
+    return packet_id, sequence, await asyncio.wait_for(reader.readexactly(size - 8), seconds)
 
 
 async def echo_server(net, **options):
