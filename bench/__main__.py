@@ -41,7 +41,10 @@ NEEDS_LINUX = {"net": "its load generator uses epoll", "memory": "it reads a pro
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m bench", description="Measure gamenet on this machine, beside what one would use instead."
+        prog="python -m bench",
+        description="Measure gamenet on this machine, beside what one would use instead.",
+        epilog="Beside these: python -m bench.robustness (what floods and stuck receivers do to the others), "
+        "bench.resume (fleets that come back, and what resume costs), bench.report (tables of pytest-benchmark's).",
     )
     commands = parser.add_subparsers(dest="command", required=True)
     about_micro = "single operations, pure against compiled (about half a minute)"
