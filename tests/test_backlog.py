@@ -711,7 +711,7 @@ async def test_our_end_while_requests_wait_for_room(net, until, end):
 
 async def test_waiting_for_room_for_credit_and_for_a_turn_at_once(net, until):
     server = await slow_server(
-        net, high_watermark=20_000, low_watermark=5000, max_packets_per_second=2000, rate_burst=0.02, dispatch_budget=1e-5
+        net, high_watermark=20_000, low_watermark=5000, max_packets_per_second=400, rate_burst=0.1, dispatch_budget=1e-5
     )
     server.on(OTHER)(lambda session, packet: session.send(OTHER, bytes(2000), packet.sequence))
     await net.start(server)
