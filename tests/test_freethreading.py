@@ -20,7 +20,8 @@ if not SOURCES:
 
 def modules_of(twin):
     package = importlib.import_module(f"gamenet.{twin}")
-    names = sorted(path.stem for path in Path(package.__file__).parent.glob("*.p*") if path.stem != "__init__")
+    files = [path.name.partition(".")[0] for path in Path(package.__file__).parent.glob("*.p*")]  # batch.cp313-win.pyd
+    names = sorted(name for name in files if name != "__init__")
     return [importlib.import_module(f"gamenet.{twin}.{name}") for name in dict.fromkeys(names)]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import errno
 
 import pytest
+from program import ON_WINE
 
 from gamenet.testing import MemoryNetwork, chaos, memory_pair
 
@@ -254,6 +255,8 @@ async def play(script, connect, kind, until):
 async def test_they_do_what_asyncios_own_do(script, kind, until):
     if script is failing_data and kind is Plain and hasattr(asyncio.get_running_loop(), "_proactor"):
         pytest.skip("Windows' Proactor tells only its exception handler of it, and reads nothing more for ever")
+    if script is closing_waits_for_the_buffer and ON_WINE:
+        pytest.skip("under wine the end of a connection whose reading was paused is now and then not told")
     in_memory = await play(script, pair_in_memory, kind, until)
     over_a_socket = await play(script, socket_pair, kind, until)
     assert in_memory == over_a_socket

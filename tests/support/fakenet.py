@@ -152,6 +152,7 @@ class FakeNet:
         self.gamenet = gamenet
         self.loop = FakeLoop()
         fake = gamenet.transports.Transports("fake", None, None, gamenet.Session, FakeListener)
+        options.setdefault("watchdog_timeout", None)  # its thread knows another time
         self.server = gamenet.Server(transport=fake, **options)
         self.peers = []
 
