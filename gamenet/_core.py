@@ -33,6 +33,7 @@ else:
 
 Batch = twin.Batch
 Block = twin.Block
+CallRunner = twin.CallRunner
 DelimiterCodec = twin.DelimiterCodec
 Field = twin.Field
 FlushQueue = twin.FlushQueue
@@ -56,3 +57,4 @@ TurnQueue = twin.TurnQueue
 TypedPacket = twin.TypedPacket
 broadcast = twin.broadcast
 codec_for = twin.codec_for
+send_frame_to = twin.send_frame_to

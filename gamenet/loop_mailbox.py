@@ -11,28 +11,18 @@ import asyncio
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from operator import length_hint
-from types import CoroutineType
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from gamenet._core import HeaderCodec, Ledger, Mailbox, Stream, broadcast
+from gamenet._core import CallRunner, HeaderCodec, Ledger, Mailbox, Stream, broadcast
 from gamenet.logs import LimitedLogger
 from gamenet.timer import fine_clock_of
 
-Item = tuple[Callable[..., object], tuple[Any, ...]]
+Call = tuple[Callable[..., object], tuple[Any, ...]]
 """A function and its arguments."""
 
-_BATCH = 256  # items taken at once: so few sends take less than a tenth of a turn's time
-_MAX_STRIDE = 16  # quick calls between two looks at the clock, which takes as long as one of them
 
-
-# -- what is put, beside functions of the user's
-
-
-def send_frame_to(stream: Stream, codec: HeaderCodec, frame: bytes) -> bool:
-    """Send a packet as `codec` made it, unless the session was closed meanwhile."""
-    return stream.is_open and broadcast((stream,), codec, frame) == 1
+# -- what is put, beside functions of the user's, and `send_frame_to`
 
 
 def broadcast_to(streams: Iterable[Stream], codec: HeaderCodec, frame: bytes, exclude: Stream | None) -> None:
@@ -56,7 +46,7 @@ class LoopMailbox:
         self._lock = threading.RLock()  # of the four below; a finalizer may put while it is held
         self._taker: _Taker | None = None
         self._new_taker: Callable[[], _Taker] | None = None
-        self.put: Callable[[Item], bool] = self._put_first
+        self.put: Callable[[Call], bool] = self._put_first
         """Have the loop call a function with arguments. Any thread; never waits. False if it is full or closed: the
         caller then returns `refuse()`. `RuntimeError` from the loop if that was closed before the mailbox.
         """
@@ -71,7 +61,7 @@ class LoopMailbox:
             self._refused += 1
         return False
 
-    def _put_first(self, item: Item) -> bool:
+    def _put_first(self, item: Call) -> bool:
         with self._lock:
             if self._taker is None:
                 if self._new_taker is None:
@@ -106,8 +96,8 @@ class LoopMailbox:
             return 0
         left = taker.close()
         self._accepted += taker.accepted
-        self._delivered += taker.delivered
-        self._discarded += taker.discarded
+        self._delivered += taker.calls.delivered
+        self._discarded += taker.calls.discarded
         return left
 
     def stats(self) -> dict[str, int]:
@@ -117,10 +107,10 @@ class LoopMailbox:
         taker = self._taker
         return {
             "accepted": self._accepted + (0 if taker is None else taker.accepted),
-            "delivered": self._delivered + (0 if taker is None else taker.delivered),
-            "discarded": self._discarded + (0 if taker is None else taker.discarded),
+            "delivered": self._delivered + (0 if taker is None else taker.calls.delivered),
+            "discarded": self._discarded + (0 if taker is None else taker.calls.discarded),
             "refused": self._refused,
-            "waiting": 0 if taker is None else taker.waiting,
+            "waiting": 0 if taker is None else taker.calls.waiting,
         }
 
 
@@ -131,25 +121,16 @@ class _Taker:
         self, loop: asyncio.AbstractEventLoop, max_items: int, budget: float, log: LimitedLogger, ledger: Ledger
     ) -> None:
         self.mailbox = Mailbox(self._wake, max_items)
-        self.delivered = 0
-        self.discarded = 0
+        self.calls = CallRunner(self.mailbox, fine_clock_of(loop), budget, self._failed)
         self._loop = loop
-        self._clock = fine_clock_of(loop)
-        self._budget = budget
         self._log = log
         self._ledger = ledger
-        self._stride = 1  # calls until the next look at the clock
         self._refused = 0  # told of
-        self._batch: Iterator[Item] = iter(())  # taken, and not carried out
         self._settled: tuple[int, asyncio.Future[None]] | None = None  # when so many are
 
     @property
     def accepted(self) -> int:
         return self.mailbox.stats()["accepted"]
-
-    @property
-    def waiting(self) -> int:
-        return length_hint(self._batch) + self.mailbox.waiting
 
     def _wake(self) -> None:
         self._loop.call_soon_threadsafe(self._run)
@@ -157,60 +138,12 @@ class _Taker:
     def _run(self) -> None:
         """Called by the loop for a wake-up, and again in each turn while something waits."""
         is_asleep = False
-        self._stride = 1
         try:
-            is_asleep = self._work(self._clock() + self._budget)
+            is_asleep = self.calls.run()
         finally:  # also if a call ends the program: the others are not lost
             if not is_asleep:
                 self._loop.call_soon(self._run)
             self._tell()
-
-    def _work(self, end: float) -> bool:
-        """Carry out what waits, until `end`; whether nothing is left, so that the next one wakes us."""
-        while self._carry_out(end):
-            items = self.mailbox.take(_BATCH)
-            if not items:
-                return True
-            self._batch = iter(items)
-            if self._clock() >= end:
-                break
-        return False
-
-    def _carry_out(self, end: float) -> bool:
-        """The batch; whether it is done, and there is time for another."""
-        until_look = self._stride
-        for function, arguments in self._batch:
-            self.delivered += 1  # whatever becomes of it
-            try:
-                result = function(*arguments)
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:  # a cancellation, too: of what it looked at
-                self._failed(function, error)
-            else:
-                if function is send_frame_to:
-                    if not result:
-                        self.delivered -= 1
-                        self.discarded += 1
-                    continue
-                if isinstance(result, CoroutineType):
-                    self._was_coroutine(function, result)
-            until_look -= 1
-            if not until_look:
-                if not self._has_time(end):
-                    return False
-                until_look = self._stride
-        return True
-
-    def _has_time(self, end: float) -> bool:
-        """Look at the clock, and soon again if the calls took long."""
-        left = end - self._clock()
-        self._stride = min(2 * self._stride, _MAX_STRIDE) if left >= self._budget / 2 else 1
-        return left > 0
-
-    def _was_coroutine(self, function: Callable[..., object], coroutine: CoroutineType[Any, Any, Any]) -> None:
-        coroutine.close()
-        self._failed(function, TypeError("it is `async def`: call_soon() calls plain functions"))
 
     def _failed(self, function: Callable[..., object], error: BaseException) -> None:
         self._ledger.handler_errors += 1
@@ -224,25 +157,26 @@ class _Taker:
             self._refused = refused
             text = "max_mailbox %d reached: calls and sends of other threads were refused, %d so far"
             self._log.log(logging.WARNING, text, self.mailbox.max_items, refused)
-        if self._settled is not None and self.delivered + self.discarded >= self._settled[0]:
+        if self._settled is not None and self._done >= self._settled[0]:
             future = self._settled[1]
             self._settled = None
             if not future.done():
                 future.set_result(None)
 
+    @property
+    def _done(self) -> int:
+        return self.calls.delivered + self.calls.discarded
+
     async def settle(self, seconds: float) -> None:
         accepted = self.accepted
-        if self.delivered + self.discarded >= accepted or seconds <= 0:
+        if self._done >= accepted or seconds <= 0:
             return
         future = self._loop.create_future()
         self._settled = accepted, future
         await asyncio.wait([future], timeout=seconds)
 
     def close(self) -> int:
-        left = [*self._batch, *self.mailbox.close()]
-        self._batch = iter(())
-        self.discarded += len(left)
+        left = self.calls.give_up()
         if left:
-            self._log.log(logging.WARNING, "%d calls and sends of other threads were not carried out", len(left))
-        return len(left)
-
+            self._log.log(logging.WARNING, "%d calls and sends of other threads were not carried out", left)
+        return left

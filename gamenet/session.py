@@ -15,14 +15,13 @@ from collections.abc import Awaitable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gamenet._core import RawPacket, Route, Stream
+from gamenet._core import RawPacket, Route, Stream, send_frame_to
 from gamenet.backlog import Backlog
 from gamenet.context import SessionContext
 from gamenet.deadlines import SessionDeadlines
 from gamenet.errors import CloseReason, InvalidPacketError
 from gamenet.frames import frame_of
 from gamenet.layout import Layout
-from gamenet.loop_mailbox import send_frame_to
 from gamenet.unacknowledged import unacknowledged
 
 if TYPE_CHECKING:

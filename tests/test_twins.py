@@ -16,7 +16,7 @@ if os.environ.get("GAMENET_PURE") == "1":
     pytest.skip("only the pure twin was asked for", allow_module_level=True)
 
 MODULES = [
-    "batch", "buffer", "codec", "delimiter", "header", "ledger", "mailbox", "outbox", "packet", "pool", "receiver", "rate",
+    "batch", "buffer", "calls", "codec", "delimiter", "header", "ledger", "mailbox", "outbox", "packet", "pool", "receiver", "rate",
     "routes", "stream", "turns",
 ]
 

@@ -2,6 +2,7 @@
 
 from gamenet._compiled.batch import Batch
 from gamenet._compiled.buffer import PacketBuffer
+from gamenet._compiled.calls import CallRunner, send_frame_to
 from gamenet._compiled.codec import Field, Struct, TypedPacket
 from gamenet._compiled.delimiter import DelimiterCodec, codec_for
 from gamenet._compiled.header import HeaderCodec, PacketHeader
@@ -19,6 +20,7 @@ from gamenet._compiled.turns import TurnQueue
 __all__ = [
     "Batch",
     "Block",
+    "CallRunner",
     "DelimiterCodec",
     "Field",
     "FlushQueue",
@@ -42,4 +44,5 @@ __all__ = [
     "TypedPacket",
     "broadcast",
     "codec_for",
+    "send_frame_to",
 ]

@@ -2,6 +2,7 @@
 from gamenet._pure import (
     Batch,
     Block,
+    CallRunner,
     DelimiterCodec,
     Field,
     FlushQueue,
@@ -25,11 +26,13 @@ from gamenet._pure import (
     TypedPacket,
     broadcast,
     codec_for,
+    send_frame_to,
 )
 
 __all__ = [
     "Batch",
     "Block",
+    "CallRunner",
     "DelimiterCodec",
     "Field",
     "FlushQueue",
@@ -53,4 +56,5 @@ __all__ = [
     "TypedPacket",
     "broadcast",
     "codec_for",
+    "send_frame_to",
 ]

@@ -2,6 +2,7 @@
 
 from gamenet._pure.batch import Batch
 from gamenet._pure.buffer import PacketBuffer
+from gamenet._pure.calls import CallRunner, send_frame_to
 from gamenet._pure.codec import Field, Struct, TypedPacket
 from gamenet._pure.delimiter import DelimiterCodec, codec_for
 from gamenet._pure.header import HeaderCodec, PacketHeader
@@ -19,6 +20,7 @@ from gamenet._pure.turns import TurnQueue
 __all__ = [
     "Batch",
     "Block",
+    "CallRunner",
     "DelimiterCodec",
     "Field",
     "FlushQueue",
@@ -42,4 +44,5 @@ __all__ = [
     "TypedPacket",
     "broadcast",
     "codec_for",
+    "send_frame_to",
 ]
