@@ -1,7 +1,5 @@
 """What a thread hands over to another one: the cost of an item, beside the queues that one would take instead."""
 
-import math
-import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -25,41 +23,6 @@ def hand_over(twin: ModuleType, keep: Callable[..., object] = len) -> Run:
         while batch := take(BATCH):
             taken += batch
         return keep(taken)
-
-    return run
-
-
-def carry_out(twin: ModuleType, keep: Callable[..., object] = len) -> Run:
-    """`put()` of a call, over and over, then a turn that makes them all."""
-    mailbox = twin.Mailbox(lambda: None)
-    runner = twin.CallRunner(mailbox, time.perf_counter, math.inf, print)
-    put, run_calls = mailbox.put, runner.run
-
-    def run() -> object:
-        done: list[int] = []
-        call = done.append
-        for item in range(ITEMS):
-            put((call, (item,)))
-        run_calls()
-        return keep(done)
-
-    return run
-
-
-def plain_calls(keep: Callable[..., object] = len) -> Run:
-    """The same calls from a `collections.deque`, in a loop of Python."""
-    calls: deque[tuple[Callable[[int], None], tuple[int]]] = deque()
-    put, take = calls.append, calls.popleft
-
-    def run() -> object:
-        done: list[int] = []
-        call = done.append
-        for item in range(ITEMS):
-            put((call, (item,)))
-        while calls:
-            function, arguments = take()
-            function(*arguments)
-        return keep(done)
 
     return run
 
@@ -97,9 +60,5 @@ WORKLOADS = [
             Yardstick("queue.SimpleQueue", simple_queue, kept(simple_queue)),
             Yardstick("collections.deque", plain_deque, kept(plain_deque)),
         ),
-    ),
-    Workload(
-        "carry_out", "CallRunner: put a call, and make it", "call", ITEMS, carry_out, kept(carry_out),
-        (Yardstick("collections.deque and a loop", plain_calls, kept(plain_calls)),),
     ),
 ]
