@@ -110,7 +110,8 @@ STATES = [
     _slow("the same under keep_latest", policy="keep_latest"),
     State(
         "asks for much, never reads", {"small_buffers": True}, packet(GIVE, 0) * 125,
-        reached={"unsent": 64 * KIB}, small_buffers=True, most_sessions=100,
+        # it stops at 64 KiB; of those the system may still take what its small buffers hold
+        reached={"unsent": 48 * KIB}, small_buffers=True, most_sessions=100,
     ),
     State("packet of 64 bytes kept by user", {}, packet(KEEP), reached={"packets": 1}),
     State("session.data is a small dict", {}, packet(LABEL), reached={"packets": 1}),
