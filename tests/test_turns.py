@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import socket
+from contextlib import suppress
 
 import pytest
 from wire import read_packet, wire
@@ -502,6 +504,35 @@ async def test_the_peers_end_over_tls(net, until, tls):
     await until(lambda: len(server.stats()["closed"]) == 1)
     assert seen == list(range(20_000))
     del reader
+
+
+async def test_an_end_over_tls_is_no_way_around_the_turns(net, until, tls):
+    """The peer's farewell lies in one chunk with as many packets as it holds."""
+    server, seen = await slow_server(net, ssl=tls[0])
+    sock = await asyncio.to_thread(dial, server, tls[1])
+    net.stack.callback(sock.close)
+    count, most = 20_000, 0
+    saying = asyncio.ensure_future(asyncio.to_thread(say_and_end, sock, flood(count)))
+    while not server.stats()["closed"]:
+        before = len(seen)
+        await asyncio.sleep(0)
+        most = max(most, len(seen) - before)
+    await saying
+    assert seen == list(range(count))
+    assert server.stats()["closed"] == {"peer_closed": 1}
+    assert most < count // 4
+
+
+def dial(server, context):
+    sock = context.wrap_socket(socket.create_connection(("127.0.0.1", server.port)), server_hostname="localhost")
+    sock.settimeout(10)
+    return sock
+
+
+def say_and_end(sock, data):
+    sock.sendall(data)
+    with suppress(OSError):
+        sock.unwrap()
 
 
 async def test_a_flood_over_tls(net, tls):
