@@ -86,6 +86,18 @@ class Limits:
         """
         return tuple(size for size in SMALL_BLOCKS if 2 * size <= self.max_packet_size)
 
+    @property
+    def backlog_size(self) -> int:
+        """Bytes above which packets are left out for a slow receiver: `high_watermark`, but so much less than
+        `max_write_buffer` that with as much in the transport's hands nobody is aborted for what may be left out.
+        """
+        return min(self.high_watermark, self.max_write_buffer // 4)
+
+    @property
+    def backlog_held_size(self) -> int:
+        """The same of memory: small packets take more of it than they bring."""
+        return self.max_write_buffer // 2
+
     def __post_init__(self) -> None:
         for name in (
             "max_packet_size", "max_sessions", "max_read_buffer", "max_write_buffer", "high_watermark", "max_mailbox",

@@ -340,7 +340,8 @@ class Session(Stream, asyncio.Protocol):
         super().pause_writing()
         context = self._context
         if self.backlog is None and context.slow_policies and self.is_open:
-            self.backlog = Backlog(context.slow_policies, context.limits.high_watermark, context.ledger)
+            limits = context.limits
+            self.backlog = Backlog(context.slow_policies, limits.backlog_size, context.ledger, limits.backlog_held_size)
         if self._burst == 0:
             self._burst = None
             context.loop.call_soon(self._end_burst)
@@ -363,7 +364,7 @@ class Session(Stream, asyncio.Protocol):
             self._go_on_after_writing()
 
     def _end_burst(self) -> None:
-        self._burst = self.unsent_size
+        self._burst = self._held_size()
 
     def _go_on_after_writing(self) -> None:
         if self.awaits_turn and not self._holds & _HOLD_RATE:
@@ -512,10 +513,16 @@ class Session(Stream, asyncio.Protocol):
         burst = _MAX_BURST * limit
         if self._burst is not None:
             burst = limit + min(burst, self._burst)
-        if self.unsent_size <= burst:
+        if self._held_size() <= burst:
             return self.on_backlog()
-        self._log(logging.WARNING, "closing: %d bytes wait for a peer that does not read", self.unsent_size)
+        text = "closing: %d bytes wait for a peer that does not read, limit %d"
+        self._log(logging.WARNING, text, self._held_size(), burst)
         self.abort(CloseReason.SLOW_RECEIVER)
+
+    def _held_size(self) -> int:
+        """Bytes that the peer did not take, with what keeping them frame by frame takes."""
+        backlog = self.backlog
+        return self.unsent_size + (0 if backlog is None else backlog.held_size - backlog.size)
 
     def on_write_error(self, error: Exception) -> None:
         self._log(logging.WARNING, "cannot write: %s", str(error))
