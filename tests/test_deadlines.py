@@ -175,6 +175,34 @@ def test_a_loop_that_was_held_up_reads_before_it_counts(play):
     assert (speaks.is_lost, silent.is_lost) == (False, True)
 
 
+def test_a_wave_that_falls_silent_is_ended_in_parts(play):
+    """However many came together: between two parts of the wave the loop has its turn."""
+    net = play(idle_timeout=30.0)
+    peers = [net.connect() for _ in range(1000)]
+    net.loop.stand_still(30.0)
+    seen, most = 0, 0
+    while sum(net.closed.values()) < 1000:
+        net.loop.stand_still(0.001)
+        net.loop.turn(1)
+        ended = sum(peer.is_lost for peer in peers)
+        seen, most = ended, max(most, ended - seen)
+    assert 0 < most <= 64
+    assert net.loop.now < 1030.2
+    assert len(net.context.timer) == 0
+
+
+def test_those_who_come_meanwhile_do_not_put_the_wave_off(play):
+    net = play(idle_timeout=30.0)
+    for _ in range(500):
+        net.connect()
+    net.loop.stand_still(30.0)
+    for _ in range(100):
+        net.loop.stand_still(0.001)
+        net.connect()
+        net.loop.turn(1)
+    assert net.closed == {"idle_timeout": 500}
+
+
 def test_a_deadline_that_fails_takes_none_with_it(play):
     net = play(idle_timeout=30.0)
     peer = net.connect()
