@@ -230,7 +230,8 @@ cdef class Stream(RunSender):
     cdef int pump_rest(self) except -1:
         if not self.is_open or self.is_pumping or not self.inbox.waiting():
             return 0
-        return self.pump_now()
+        self.pump_now()
+        return self.look_at_rest()
 
     # -- in
 

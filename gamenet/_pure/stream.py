@@ -266,6 +266,7 @@ class Stream:
     def _pump_rest(self) -> None:
         if self._inbox.buffered and self.is_open and not self._is_pumping:
             self._pump_now()
+            self._look_at_rest()
 
     # -- in
 
