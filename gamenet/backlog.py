@@ -6,6 +6,7 @@ sessions whose peer does not read pay for this.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -68,12 +69,17 @@ def _slice_of(packet: type[Packet], name: str) -> slice:
 
 
 class Backlog:
-    """Frames that wait. Above `limit` bytes the oldest of `drop_oldest` go, and `drop_newest` are not taken."""
+    """Frames that wait. Above `limit` bytes, or `max_held_size` with what keeping them takes (None: no limit), the
+    oldest of `drop_oldest` go, and `drop_newest` are not taken.
+    """
 
-    def __init__(self, policies: SlowPolicies, limit: int, ledger: Ledger) -> None:
+    def __init__(
+        self, policies: SlowPolicies, limit: int, ledger: Ledger, max_held_size: int | None = None
+    ) -> None:
         self.size = 0
         self._policies = policies
         self._limit = limit
+        self._max_held_size = sys.maxsize if max_held_size is None else max_held_size
         self._ledger = ledger
         self._count = 0  # of frames so far: their numbers, and keys of those that only another frame can replace
         self._frames: OrderedDict[object, bytes] = OrderedDict()
@@ -92,7 +98,7 @@ class Backlog:
         self._count += 1
         key: object = self._count
         rule, packet_id, body = self._look_into(codec, frame)
-        if rule is not None and rule.policy == "drop_newest" and self.size + len(frame) > self._limit:
+        if rule is not None and rule.policy == "drop_newest" and not self._has_room(1, len(frame)):
             self._ledger.dropped_newest += 1
             return False
         if rule is not None and rule.policy == "drop_oldest":
@@ -133,8 +139,13 @@ class Backlog:
             self.size -= len(elder)
             self._ledger.dropped_latest += 1
 
+    def _has_room(self, frames: int = 0, size: int = 0) -> bool:
+        """Whether it stays within its limits with so many more frames of so many bytes."""
+        held_size = self.held_size + FRAME_COST * frames + size
+        return self.size + size <= self._limit and held_size <= self._max_held_size
+
     def _make_room(self) -> None:
-        while self.size > self._limit and self._old:
+        while self._old and not self._has_room():
             number, _ = self._old.popitem(last=False)
             self.size -= len(self._frames.pop(number))
             self._ledger.dropped_oldest += 1

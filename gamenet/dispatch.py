@@ -100,8 +100,9 @@ class DispatchTable(Registry):
     def register_batch(self, packet: type[Packet] | int, handler: Handler, *, cost: float = 1.0) -> None:
         """Register or replace as `register`: `handler(session, batch)` is called once per run of packets of this id.
 
-        A run is what lies together in one chunk, up to 4,096 packets; one that came in two pieces is a run of its
-        own. Every packet of a run counts as dispatched when the handler is called.
+        A run is what lies together in one chunk, up to 4,096 packets, or as many as the handler has taken a quarter of
+        `dispatch_budget` for; a packet that came in two pieces is a run of its own. Every packet of a run counts as
+        dispatched when the handler is called.
         """
         self._register(packet, handler, True, cost)
 

@@ -21,6 +21,7 @@ from gamenet.context import SessionContext
 from gamenet.deadlines import SessionDeadlines
 from gamenet.errors import CloseReason, InvalidPacketError
 from gamenet.frames import frame_of
+from gamenet.gone import GoneTransport
 from gamenet.layout import Layout
 from gamenet.unacknowledged import unacknowledged
 
@@ -274,14 +275,27 @@ class Session(Stream, asyncio.Protocol):
             self._beat()
 
     def eof_received(self) -> bool | None:
-        if self.awaits_turn and self._is_tls():
-            self._dispatch_rest()  # over TLS a peer's end is the end of both ways
-        is_waiting = self.is_suspended or (self.awaits_turn and self.inbox_size)
-        if is_waiting and self.is_open and not self._is_tls():
-            self._eof = True  # its packets are answered first
-            return True
+        if self.is_open and self._must_go_on():
+            self._eof = True
+            if not self._is_tls():
+                return True  # its packets are answered first
+            self._end_connection_in_time()
+            return None
         self._close_at_eof()
         return None
+
+    def _must_go_on(self) -> bool:
+        """Whether something waits that came before the peer's end."""
+        if self.is_suspended and not self._is_tls():
+            return True
+        # over TLS a peer's end is the end of both ways: a handler that waits has nobody to answer
+        waits = self.awaits_turn or (self._is_halted and self._running is None)
+        return waits and self.inbox_size > 0
+
+    def _end_connection_in_time(self) -> None:
+        """Over TLS the transport ends itself now, and what waits is dispatched without it."""
+        ended, timeout = self._now(), self._context.limits.close_timeout
+        self._deadlines.watch("close", timeout, lambda: ended, self._drop)
 
     def _close_at_eof(self) -> None:
         self.close(self._reason_of_eof())
@@ -294,11 +308,10 @@ class Session(Stream, asyncio.Protocol):
         transport = self._socket_transport
         return transport is not None and transport.get_extra_info("sslcontext") is not None
 
-    def _dispatch_rest(self) -> None:
-        while self.awaits_turn and self.is_open and not self._holds & _HOLD_RATE:
-            self.go_on()
-
     def connection_lost(self, error: Exception | None) -> None:
+        transport = self._socket_transport
+        if self._eof and self.is_open and transport is not None and self._is_tls():
+            return self._outlive(transport)
         if self.close_reason is None:
             self.close_reason = str(self._reason_of_eof() if error is None else CloseReason.NETWORK_ERROR)
         if error is not None:
@@ -314,11 +327,20 @@ class Session(Stream, asyncio.Protocol):
             self._task.cancel()
         self._context.owner.session_closed(self, self.close_reason)
 
+    def _outlive(self, transport: asyncio.Transport) -> None:
+        """The peer ended in order: what came before waits for its turn, and is dispatched like all the rest."""
+        self._deadlines.lift("close")
+        self._socket_transport = GoneTransport(self._context.loop, transport, self)
+        self.attach(self._socket_transport)
+        if self.is_write_paused:
+            self.resume_writing()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         context = self._context
         if self.backlog is None and context.slow_policies and self.is_open:
-            self.backlog = Backlog(context.slow_policies, context.limits.high_watermark, context.ledger)
+            limits = context.limits
+            self.backlog = Backlog(context.slow_policies, limits.backlog_size, context.ledger, limits.backlog_held_size)
         if self._burst == 0:
             self._burst = None
             context.loop.call_soon(self._end_burst)
@@ -341,7 +363,7 @@ class Session(Stream, asyncio.Protocol):
             self._go_on_after_writing()
 
     def _end_burst(self) -> None:
-        self._burst = self.unsent_size
+        self._burst = self._held_size()
 
     def _go_on_after_writing(self) -> None:
         if self.awaits_turn and not self._holds & _HOLD_RATE:
@@ -490,10 +512,16 @@ class Session(Stream, asyncio.Protocol):
         burst = _MAX_BURST * limit
         if self._burst is not None:
             burst = limit + min(burst, self._burst)
-        if self.unsent_size <= burst:
+        if self._held_size() <= burst:
             return self.on_backlog()
-        self._log(logging.WARNING, "closing: %d bytes wait for a peer that does not read", self.unsent_size)
+        text = "closing: %d bytes wait for a peer that does not read, limit %d"
+        self._log(logging.WARNING, text, self._held_size(), burst)
         self.abort(CloseReason.SLOW_RECEIVER)
+
+    def _held_size(self) -> int:
+        """Bytes that the peer did not take, with what keeping them frame by frame takes."""
+        backlog = self.backlog
+        return self.unsent_size + (0 if backlog is None else backlog.held_size - backlog.size)
 
     def on_write_error(self, error: Exception) -> None:
         self._log(logging.WARNING, "cannot write: %s", str(error))

@@ -95,10 +95,13 @@ class TimeoutManager:
             heapq.heapify(self._heap)
             self._dead = 0
 
-    def advance(self, now: float) -> int:
-        """Fire every deadline that has passed at `now`; returns how many did."""
-        fired = 0
-        while (due := self.next_due) is not None and due <= now:
+    def advance(self, now: float, max_looks: int | None = None) -> int:
+        """Fire every deadline that has passed at `now`; returns how many did. With `max_looks` it looks at no more
+        deadlines than that, and `next_due` is not above `now` afterwards if some are left.
+        """
+        fired = looks = 0
+        while looks != max_looks and (due := self.next_due) is not None and due <= now:
+            looks += 1
             deadline = heapq.heappop(self._heap).deadline
             assert deadline is not None  # next_due has dropped the dead ones
             deadline._entry = None

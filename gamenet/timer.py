@@ -15,6 +15,7 @@ from gamenet.timeouts import Deadline, TimeoutManager
 _MIN_DELAY = 0.001  # seconds; loops round to milliseconds, and rounding to 0 would spin
 _MAX_DELAY = 86_400.0  # seconds; loops do not take any number, and one look a day costs nothing
 _LATE = 0.05  # seconds; a loop that was held up for so long has not listened
+_MAX_LOOKS = 64  # deadlines at a time: two milliseconds if all have passed, as when a wave of sessions fell silent
 
 
 def clock_of(loop: asyncio.AbstractEventLoop) -> Callable[[], float]:
@@ -77,6 +78,7 @@ class LoopTimer:
         self._handle = None
         self._has_let_read = False
         try:
-            self._timeouts.advance(now)
+            self._timeouts.advance(now, _MAX_LOOKS)
         finally:
             self._set()  # whatever one deadline does, the others are watched
+            self._set_to = max(self._set_to, now)  # those that are left come late by our own will

@@ -6,6 +6,7 @@ import struct
 import tracemalloc
 
 import pytest
+from fakenet import FakeNet
 from layouts import LAYOUTS
 from wire import read_packet, wire
 
@@ -547,12 +548,17 @@ async def test_below_at_and_above_max_write_buffer(net, until, beyond, is_cut_of
     _peer, session = await peer_of(net, server, until)
     await stuff(session)
     limit = session._burst + 30_000
-    while limit + beyond - session.unsent_size > 8000 + 9:
+    each = net.gamenet.backlog.FRAME_COST if with_policies else 0
+
+    def held():
+        return session.unsent_size + each * (len(session.backlog) if with_policies else 0)
+
+    while limit + beyond - held() > 8000 + 9 + each:
         session.send(CHAT, bytes(4000))
-    session.send(CHAT, bytes(limit + beyond - session.unsent_size - 8))
+    session.send(CHAT, bytes(limit + beyond - held() - 8 - each))
     assert session.is_open is not is_cut_off
     if not is_cut_off:
-        assert session.unsent_size == limit + beyond
+        assert held() == limit + beyond
         session.abort("the test ends")
     await until(lambda: server.stats()["closed"] == {"slow_receiver" if is_cut_off else "the test ends": 1})
 
@@ -572,6 +578,63 @@ async def test_what_may_be_left_out_never_cuts_anybody_off(net, until):
         if n % 100 == 0:
             await asyncio.sleep(0)
     assert session.is_open
+
+
+@pytest.fixture
+def play(gamenet):
+    """`play(**options)`: a server without sockets, and a peer of it that takes nothing; packet 7 has the policy."""
+    nets = []
+
+    def make(policy, **options):
+        nets.append(FakeNet(gamenet, idle_timeout=None, write_timeout=None, **options))
+        net = nets[-1]
+        net.server.when_slow(SHOT, policy)
+        peer = net.connect()
+        peer.takes = False
+        peer.protocol.send(CHAT, bytes(100))
+        net.loop.turn()
+        return net, peer
+
+    yield make
+    for net in nets:
+        net.end()
+
+
+@pytest.mark.parametrize("policy", ["drop_oldest", "drop_newest", "keep_latest"])
+@pytest.mark.parametrize("size", [0, 4, 12, 60, 1000])
+@pytest.mark.parametrize(
+    "options", [{}, {"max_write_buffer": 30_000}, {"max_write_buffer": 30_000, "high_watermark": 30_000}]
+)
+def test_nor_do_small_packets_or_a_small_write_buffer(play, policy, size, options):
+    """Each frame takes more memory than its bytes, and the transport has its share, too."""
+    net, peer = play(policy, **options)
+    session, most = peer.protocol, 0
+    for n in range(1, 9001):
+        session.send(SHOT, bytes(size))
+        most = max(most, session.unsent_size + 256 * len(session.backlog))
+        if n % 3000 == 0:
+            peer.take(len(peer.waiting))  # a piece of the backlog follows
+            net.loop.turn()
+    assert most <= session._context.limits.max_write_buffer
+    assert (session.is_open, net.closed) == (True, {})
+    assert sum(net.server.stats()["dropped"].values()) > 0
+
+
+@pytest.mark.parametrize(("beyond", "is_cut_off"), [(-1, False), (0, False), (1, True)])
+def test_small_packets_that_must_not_be_left_out_are_counted_with_what_they_take(play, beyond, is_cut_off, caplog):
+    net, peer = play("drop_oldest", max_write_buffer=100_000, high_watermark=100_000)
+    session = peer.protocol
+    room = 100_000 + session._burst - session.unsent_size
+    for _ in range(room // 264 - 1):
+        session.send(SHOT)
+        session.send(CHAT)
+        assert session.is_open
+    session.send(CHAT, bytes(room % 264 + beyond))
+    net.loop.turn()
+    assert session.is_open is not is_cut_off
+    if is_cut_off:
+        assert net.closed == {"slow_receiver": 1}
+        assert f"bytes wait for a peer that does not read, limit {100_000 + 108}" in caplog.text
 
 
 @pytest.mark.parametrize("reads", [True, False])
@@ -771,7 +834,8 @@ async def test_one_stuck_receiver_over_tls(net, until, tls):
 
 async def test_a_stuck_receiver_costs_bounded_memory(net, until):
     """What may be left out is not kept, however long it takes."""
-    server = await slow_server(net, high_watermark=65_536, watchdog_timeout=None)  # whose log lines take memory
+    # a watchdog that shows the stack reads our sources into memory
+    server = await slow_server(net, high_watermark=65_536, watchdog_timeout=None)
     server.when_slow(MOVE, "drop_oldest")
     await net.start(server)
     _peer, session = await peer_of(net, server, until)

@@ -106,6 +106,22 @@ async def test_packets_that_nobody_takes_hold_up_the_connection_and_are_not_lost
     assert [(await anext(packets)).sequence for _ in range(5000)] == list(range(5000))
 
 
+async def test_what_waits_behind_a_full_queue_is_not_lost_when_the_server_ends(net, secure, until):
+    server = await net.server()
+
+    @server.on(1)
+    def much(session, packet):
+        for n in range(3000):
+            session.send(2, b"", n)
+        session.close()
+
+    client = await net.connect(server, max_queued=10)
+    client.send(1)
+    await until(lambda: server.stats()["closed"] == {"closed": 1})
+    assert [packet.sequence async for packet in client] == list(range(3000))
+    assert client.close_reason == "peer_closed"
+
+
 async def test_two_readers_are_refused(net):
     client = await net.connect(await net.server())
     first = asyncio.ensure_future(anext(aiter(client)))

@@ -11,6 +11,8 @@ from fakenet import FakeNet
 from layouts import LAYOUTS
 from wire import read_packet, wire
 
+from gamenet.layout import BOOK_HEADER, LINES
+
 TIMEOUTS = ["idle_timeout", "assembly_timeout", "login_timeout", "write_timeout", "handler_timeout", "close_timeout"]
 UNUSED = dict.fromkeys(TIMEOUTS[:-1])
 
@@ -173,6 +175,34 @@ def test_a_loop_that_was_held_up_reads_before_it_counts(play):
     net.pass_time(0.1)
     assert net.closed == {"idle_timeout": 1}
     assert (speaks.is_lost, silent.is_lost) == (False, True)
+
+
+def test_a_wave_that_falls_silent_is_ended_in_parts(play):
+    """However many came together: between two parts of the wave the loop has its turn."""
+    net = play(idle_timeout=30.0)
+    peers = [net.connect() for _ in range(1000)]
+    net.loop.stand_still(30.0)
+    seen, most = 0, 0
+    while sum(net.closed.values()) < 1000:
+        net.loop.stand_still(0.001)
+        net.loop.turn(1)
+        ended = sum(peer.is_lost for peer in peers)
+        seen, most = ended, max(most, ended - seen)
+    assert 0 < most <= 64
+    assert net.loop.now < 1030.2
+    assert len(net.context.timer) == 0
+
+
+def test_those_who_come_meanwhile_do_not_put_the_wave_off(play):
+    net = play(idle_timeout=30.0)
+    for _ in range(500):
+        net.connect()
+    net.loop.stand_still(30.0)
+    for _ in range(100):
+        net.loop.stand_still(0.001)
+        net.connect()
+        net.loop.turn(1)
+    assert net.closed == {"idle_timeout": 500}
 
 
 def test_a_deadline_that_fails_takes_none_with_it(play):
@@ -359,6 +389,30 @@ def test_a_changed_layout_may_complete_the_packet_and_lifts_its_time(play):
     assert net.closed == {}
     assert net.server.stats()["packets_dispatched"] == 1
     assert len(net.context.timer) == 0
+
+
+@pytest.mark.parametrize("change", ["layout", "transform"])
+def test_what_begins_behind_a_change_is_not_put_off_by_its_next_byte(play, change):
+    """The bytes were there already: of a line without an end, or of a packet that was not decoded yet."""
+    flip = 0x55 if change == "transform" else 0
+    net = play(assembly_timeout=10.0, layout=BOOK_HEADER if flip else LINES)
+    net.server.dispatch.set_default(lambda session, packet: None)
+    peer = net.connect()
+    data = bytes(byte ^ flip for byte in wire(1, bytes(40)) + wire(1, bytes(9)))
+    peer.arrive(data[:5])
+    net.pass_time(4.0)
+    if flip:
+        peer.protocol.set_transform(decode=lambda data: bytes(byte ^ flip for byte in data))
+    else:
+        peer.arrive(data[5:58])
+        peer.protocol.layout = BOOK_HEADER
+        assert net.server.stats()["packets_dispatched"] == 1
+    net.pass_time(5.0)
+    peer.arrive(data[58:59] if not flip else data[5:6])
+    net.pass_time(0.99)
+    assert net.closed == {}
+    net.pass_time(0.01 + (0 if flip else 4.0))
+    assert net.closed == {"assembly_timeout": 1}
 
 
 def test_a_transform_may_complete_the_packet_and_lifts_its_time(play):

@@ -507,6 +507,153 @@ def test_any_other_exception_is_an_error_of_the_handler(play, error):
     assert play.server.stats()["handler_errors"] == 1
 
 
+# -- over TLS the connection is gone while packets wait for their turn
+
+
+class Flood:
+    """A peer over TLS whose packets take a millisecond each, so that most of them wait when it has ended."""
+
+    def __init__(self, play, count=300, behind=b""):
+        self.play, self.seen = play, []
+        play.server.on(1)(self.handle)
+        self.peer = play.connect()
+        self.session = self.peer.protocol
+        self.peer.is_secured = True
+        self.peer.arrive(b"".join(wire(1, sequence=n) for n in range(count)) + behind)
+
+    def handle(self, session, packet):
+        self.seen.append(packet.sequence)
+        self.play.loop.stand_still(0.001)
+        assert session.reply(packet)
+
+    def pass_turns(self):
+        """Until it is closed; returns the most packets of one turn."""
+        most = 0
+        for _ in range(10_000):
+            before = len(self.seen)
+            self.play.loop.turn(1)
+            most = max(most, len(self.seen) - before)
+            if self.session.is_closed:
+                return most
+        raise AssertionError("it is never closed")
+
+
+@pytest.mark.parametrize("error", [None, ConnectionResetError()])
+def test_what_came_before_an_end_over_tls_is_dispatched_in_turns(play, error):
+    flood = Flood(play)
+    assert len(flood.seen) < 20
+    flood.peer.end(error)
+    assert len(flood.seen) < 20
+    assert flood.pass_turns() < 20
+    assert flood.seen == list(range(300))
+    assert play.closed == {"peer_closed": 1}
+    assert play.server.stats()["packets_discarded"] == 0
+
+
+def test_half_a_packet_behind_them_is_told(play):
+    flood = Flood(play, behind=b"half")
+    flood.peer.end()
+    flood.pass_turns()
+    assert (len(flood.seen), play.closed) == (300, {"incomplete_packet": 1})
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "finish", "stop"])
+@pytest.mark.parametrize("turns", [0, 1, 2, 10])
+def test_our_end_meanwhile(play, end, turns):
+    flood = Flood(play)
+    flood.peer.end()
+    for _ in range(turns):
+        play.loop.turn(1)
+    if end == "stop":
+        stopping = play.loop.create_task(play.server.stop())
+    else:
+        getattr(flood.session, end)("enough")
+    play.loop.turn(10)
+    assert play.closed == {"server_stopped" if end == "stop" else "enough": 1}
+    assert len(flood.seen) < 200
+    assert flood.session.transport is None
+    assert end != "stop" or stopping.done()
+
+
+def test_output_that_waited_is_dropped_and_holds_up_nothing(play):
+    flood = Flood(play)
+    flood.peer.takes = False
+    play.loop.turn(1)
+    assert flood.session.is_write_paused
+    flood.session.send(1, bytes(8000))
+    flood.peer.end()
+    flood.pass_turns()
+    assert (flood.seen, play.closed) == (list(range(300)), {"peer_closed": 1})
+
+
+def test_one_that_is_not_read_is_held_up_no_longer(gamenet):
+    """It asks for more than it takes: what it asked for is dispatched, with nobody to answer."""
+    net = FakeNet(gamenet, idle_timeout=None, high_watermark=2000, low_watermark=100)
+    flood = Flood(net, count=0)
+    flood.peer.takes = False
+    flood.peer.arrive(b"".join(wire(1, bytes(1000), n) for n in range(100)))
+    net.loop.turn()
+    assert not flood.peer.is_reading
+    at = len(flood.seen)
+    assert at < 10
+    flood.peer.end()
+    flood.pass_turns()
+    assert (flood.seen, net.closed) == (list(range(100)), {"peer_closed": 1})
+    net.end()
+
+
+def test_one_that_waits_for_credit_has_its_packets_dispatched_in_its_time(gamenet):
+    net = FakeNet(gamenet, idle_timeout=None, max_packets_per_second=10, rate_burst=1.0)
+    flood = Flood(net, count=30)
+    at = len(flood.seen)
+    assert at < 15
+    flood.peer.end()
+    net.pass_time(1.0)
+    assert at < len(flood.seen) < 30
+    net.pass_time(3.0)
+    assert (flood.seen, net.closed) == (list(range(30)), {"peer_closed": 1})
+    net.end()
+
+
+def test_one_that_was_suspended_by_its_user(play):
+    """As a client is whose queue is full: what waits is no less true over TLS."""
+    flood = Flood(play, count=0)
+    flood.session.suspend()
+    flood.peer.arrive(wire(1, sequence=0) + wire(1, sequence=1))
+    flood.peer.end()
+    play.pass_time(100.0)
+    assert (flood.seen, play.closed) == ([], {})
+    flood.session.resume_reading()
+    play.loop.turn()
+    assert (flood.seen, play.closed) == ([0, 1], {"peer_closed": 1})
+
+
+def test_an_async_handler_among_them_is_waited_for(play):
+    async def waits(session, packet):
+        await asyncio.sleep(1.0)
+        flood.seen.append("waited")
+
+    play.server.on(2)(waits)
+    flood = Flood(play, 30, wire(2) + wire(1, sequence=30))
+    flood.peer.end()
+    play.pass_time(2.0)
+    assert (flood.seen[-2:], play.closed) == (["waited", 30], {"peer_closed": 1})
+
+
+def test_a_transport_that_does_not_end_itself_is_aborted_in_time(play):
+    flood = Flood(play, count=0)
+    flood.session.suspend()
+    flood.peer.arrive(wire(1))
+    flood.session.eof_received()
+    play.pass_time(4.99)
+    assert not flood.peer.is_lost
+    play.pass_time(0.02)
+    assert flood.peer.is_lost
+    flood.session.resume_reading()
+    play.loop.turn()
+    assert (flood.seen, play.closed) == ([0], {"peer_closed": 1})
+
+
 def test_bytes_that_come_after_the_end_are_discarded(play):
     play.server.on(1)(lambda session, packet: None)
     for end in ("close", "abort"):

@@ -16,8 +16,8 @@ LAYERS = [
         "heartbeat", "decoder", "frames", "backoff", "resume", "object_pool",
     ],
     [
-        "timer", "loop_mailbox", "unacknowledged", "context", "deadlines", "session", "session_data", "manager", "watchdog",
-        "handler_times", "client_states",
+        "timer", "loop_mailbox", "unacknowledged", "context", "deadlines", "gone", "session", "session_data", "manager",
+        "watchdog", "handler_times", "client_states",
     ],
     ["transports", "resumable", "seats", "client_seat"],
     ["listener"],

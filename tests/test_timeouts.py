@@ -104,6 +104,32 @@ def test_a_deadline_may_arm_and_disarm_others_when_it_fires():
     assert fired == ["first", "third"]
 
 
+@pytest.mark.parametrize(("looks", "first"), [(49, 49), (50, 50), (51, 50), (0, 0), (None, 50)])
+def test_no_more_looks_than_it_is_told(looks, first):
+    manager, order = TimeoutManager(), []
+    for number in range(50):
+        manager.arm(Deadline(1.0, lambda: 0.0, lambda number=number: order.append(number)))
+    assert manager.advance(1.0, looks) == first
+    assert (manager.next_due == 1.0) is (first < 50)
+    assert manager.advance(1.0) == 50 - first
+    assert order == list(range(50))
+
+
+def test_a_look_at_one_that_was_active_counts_too():
+    manager = TimeoutManager()
+    peers = [Peer(manager, 1.0) for _ in range(10)]
+    for peer in peers[:6]:
+        peer.active = 0.5
+    assert run_to(manager, peers, 1.0) == 4
+    assert manager.next_due == 1.5
+    for peer in peers[:6]:
+        peer.active = 1.0
+    assert manager.advance(1.5, 5) == 0
+    assert manager.next_due == 1.5  # that of the sixth
+    assert manager.advance(1.5, 5) == 0
+    assert manager.next_due == 2.0
+
+
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
 def test_timeouts_that_cannot_be(timeout):
     with pytest.raises(ValueError, match="is not above 0"):

@@ -2,6 +2,8 @@
 
 import asyncio
 import math
+import socket
+from contextlib import suppress
 
 import pytest
 from wire import read_packet, wire
@@ -307,6 +309,100 @@ def test_a_run_counts_for_what_it_takes(core, loop, turns):
     assert player.seen == [n for n in range(3000) for _ in range(2)]
 
 
+# -- batches
+
+
+class Runs(Player):
+    """A player with a batch handler that takes `cost` seconds a packet, and `fixed` a run."""
+
+    def __init__(self, core, loop, turns, cost=0.00002, fixed=0.0, route=None):
+        super().__init__(core, loop, turns, cost, batch=True)
+        self.fixed, self.runs = fixed, []
+        self.route = core.Route(lambda session, batch: self.run(batch), is_batch=True) if route is None else route
+        self.routes.set(1, self.route)
+
+    def run(self, batch):
+        self.runs.append(len(batch))
+        self.loop.now += self.fixed
+        self.handle_batch(None, batch)
+
+
+def test_runs_become_as_long_as_their_handler_is_quick(core, loop, turns):
+    """20 us a packet, of which a quarter of the budget holds 62: as long as all are that are timed."""
+    player = Runs(core, loop, turns).feed(20_000)
+    finish(loop)
+    assert player.runs[:3] == [4096, 64, 64]
+    assert max(player.runs[1:]) == 64
+    assert player.seen == list(range(20_000))
+    player.cost = 0.000005
+    player.feed(20_000, 20_000)
+    finish(loop)
+    assert 128 <= max(player.runs[-20:]) <= 250
+    player.cost = 0.0
+    player.feed(30_000, 40_000)
+    finish(loop)
+    assert max(player.runs) == 4096
+    assert player.route.longest_run == 4096
+    assert player.seen == list(range(70_000))
+
+
+def test_what_one_session_taught_holds_for_the_next(core, loop, turns):
+    first = Runs(core, loop, turns).feed(8000)
+    second = Runs(core, loop, turns, route=core.Route(lambda session, batch: second.run(batch), is_batch=True))
+    second.routes.set(1, first.route)
+    finish(loop)
+    first.runs.clear()
+    second.feed(8000)
+    assert max(first.runs) == 64
+
+
+def test_many_who_flood_a_batch_handler_take_short_turns(core, loop, turns):
+    players = [Runs(core, loop, turns)]
+    players += [Runs(core, loop, turns, route=players[0].route) for _ in range(9)]
+    players[0].feed(5000)
+    for player in players:
+        player.feed(5000, 5000)
+    loop.turn()
+    while loop.soon:
+        began = loop.now
+        loop.turn()
+        assert loop.now - began <= 10 * 64 * 0.00002 + 0.005
+
+
+def test_a_handler_that_takes_long_for_each_run_keeps_its_runs(core, loop, turns):
+    """As numpy's do: fewer packets would not make it quicker."""
+    player = Runs(core, loop, turns, cost=0.0, fixed=0.00124).feed(30_000)
+    finish(loop)
+    assert player.runs == [4096] * 7 + [30_000 - 7 * 4096]
+
+
+@pytest.mark.parametrize(("packets", "seconds", "longest"), [
+    (4096, 1.0, 4096), (4096, 1.001, 4091), (4096, 2.0, 2048), (100, 2.0, 64), (64, 100.0, 64), (1000, 4.0, 250),
+    (4096, 0.0, 4096),
+])
+def test_what_a_route_learns(core, packets, seconds, longest):
+    route = core.Route(print, is_batch=True)
+    core.routes.learn_run(route, packets, seconds, 1.0)
+    assert route.longest_run == longest
+
+
+@pytest.mark.parametrize(("packets", "seconds", "longest"), [
+    (256, 0.49, 512), (256, 0.5, 256), (256, 0.51, 256), (255, 0.1, 256), (256, 1.0, 256), (256, 1.001, 255),
+])
+def test_what_a_route_learns_of_shorter_runs(core, packets, seconds, longest):
+    route = core.Route(print, is_batch=True)
+    core.routes.learn_run(route, 4096, 16.0, 1.0)
+    assert route.longest_run == 256
+    core.routes.learn_run(route, packets, seconds, 1.0)
+    assert route.longest_run == longest
+
+
+def test_a_run_without_an_end_of_turns(core, loop):
+    turns = core.TurnQueue(loop.call_soon, loop.time, math.inf)
+    player = Runs(core, loop, turns, cost=1.0).feed(9000)
+    assert player.runs == [4096, 4096, 808]
+
+
 def test_without_a_queue_nothing_waits(core, loop):
     player = Player(core, loop, None, cost=1.0).feed(1000)
     assert len(player.seen) == 1000
@@ -502,6 +598,35 @@ async def test_the_peers_end_over_tls(net, until, tls):
     await until(lambda: len(server.stats()["closed"]) == 1)
     assert seen == list(range(20_000))
     del reader
+
+
+async def test_an_end_over_tls_is_no_way_around_the_turns(net, until, tls):
+    """The peer's farewell lies in one chunk with as many packets as it holds."""
+    server, seen = await slow_server(net, ssl=tls[0])
+    sock = await asyncio.to_thread(dial, server, tls[1])
+    net.stack.callback(sock.close)
+    count, most = 20_000, 0
+    saying = asyncio.ensure_future(asyncio.to_thread(say_and_end, sock, flood(count)))
+    while not server.stats()["closed"]:
+        before = len(seen)
+        await asyncio.sleep(0)
+        most = max(most, len(seen) - before)
+    await saying
+    assert seen == list(range(count))
+    assert server.stats()["closed"] == {"peer_closed": 1}
+    assert most < count // 4
+
+
+def dial(server, context):
+    sock = context.wrap_socket(socket.create_connection(("127.0.0.1", server.port)), server_hostname="localhost")
+    sock.settimeout(10)
+    return sock
+
+
+def say_and_end(sock, data):
+    sock.sendall(data)
+    with suppress(OSError):
+        sock.unwrap()
 
 
 async def test_a_flood_over_tls(net, tls):

@@ -10,6 +10,10 @@ cdef enum:
     PAGES = 256  # pages: ids up to 65,535 are found by two loads, others by the dict
 
 
+cdef enum:
+    TIMED_RUN = 64
+
+
 cdef enum:  # what a route does with a packet
     HANDLER
     BATCH
@@ -24,8 +28,11 @@ cdef class Route:
     cdef readonly int kind
     cdef readonly bint before_login  # dispatched before the session is logged in, too
     cdef readonly double cost  # of a packet, of its session's rate
+    cdef readonly Py_ssize_t longest_run  # packets of a batch
     cdef RawPacket spare  # a packet object nobody else refers to, for the next packet; or None
     cdef Batch spare_batch  # likewise, for the next run
+
+    cdef void learn_from(self, Py_ssize_t packets, double seconds, double allowed) noexcept
 
 
 cdef class PingRoute(Route):

@@ -1,18 +1,22 @@
 # cython: freethreading_compatible=True
 """From a packet id to what handles it: the compiled twin of `gamenet._pure.routes`.
 
-What stays true: a route is never changed, only replaced, so the one that runs is not touched by a new one.
-Locking rule: the thread of the server's loop only.
+What stays true: a route is never changed, only replaced, so the one that runs is not touched by a new one. All that it
+learns is how long its batch handler takes. Locking rule: the thread of the server's loop only.
 """
 
 cimport cython
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 
+from gamenet._compiled.batch cimport MAX_RUN
 from gamenet._compiled.packet cimport as_number
 
 import operator
 
 from gamenet import errors
+
+LONG_RUN = TIMED_RUN
+"""Packets of a run whose time is taken; what takes too long with so few is not the number of packets."""
 
 
 cdef class Route:
@@ -20,7 +24,8 @@ cdef class Route:
 
     Bodies shorter than `min_body_size` bytes never reach the handler. With `is_batch` it is
     `handler(session, batch)`, once for every run of packets. `cost` is what a packet takes of its session's rate,
-    `before_login` says whether it is dispatched before the session is logged in.
+    `before_login` says whether it is dispatched before the session is logged in. `longest_run` is how many packets a
+    batch may have.
     Locking rule: the thread of the loop only.
     """
 
@@ -40,11 +45,23 @@ cdef class Route:
         self.kind = BATCH if is_batch else HANDLER
         self.cost = cost
         self.before_login = before_login
+        self.longest_run = MAX_RUN
 
     @property
     def is_batch(self):
         """Whether the handler takes a batch."""
         return self.kind == BATCH
+
+    cdef void learn_from(self, Py_ssize_t packets, double seconds, double allowed) noexcept:
+        if seconds > allowed:
+            self.longest_run = max(TIMED_RUN, <Py_ssize_t>(packets * allowed / seconds))
+        elif 2.0 * seconds < allowed and packets == self.longest_run:
+            self.longest_run = min(MAX_RUN, 2 * packets)
+
+
+def learn_run(Route route not None, Py_ssize_t packets, double seconds, double allowed):
+    """A run of so many packets took so long: have the next ones of `route` take `allowed` seconds, more or less."""
+    route.learn_from(packets, seconds, allowed)
 
 
 cdef class PingRoute(Route):

@@ -22,7 +22,9 @@ from gamenet._compiled.outbox cimport LARGE, append_body, gathered
 from gamenet._compiled.packet cimport as_number, is_all_of, let_go
 from gamenet._compiled.pool cimport PoolAllocator
 from gamenet._compiled.rate cimport RateBucket
-from gamenet._compiled.routes cimport BATCH, HANDLER, PING, PingRoute, find_route, take_batch, take_packet
+from gamenet._compiled.routes cimport (
+    BATCH, HANDLER, PING, TIMED_RUN, PingRoute, find_route, take_batch, take_packet,
+)
 from gamenet._compiled.turns cimport TurnQueue
 
 from gamenet import errors
@@ -40,6 +42,7 @@ cdef enum:
     FLUSH_LIMIT = 65536
     LONGEST_STRIDE = 256
     STRIDE_AT_FIRST = 8
+    SHARE_OF_RUN = 4
     SUSPENDED = 1  # why nothing is dispatched
     AWAITS_TURN = 2
 
@@ -54,6 +57,9 @@ MAX_STRIDE = LONGEST_STRIDE
 
 FIRST_STRIDE = STRIDE_AT_FIRST
 """The same before it is known how quick the handlers are."""
+
+RUN_SHARE = SHARE_OF_RUN
+"""How many batches fit in a turn's budget, where their handlers take long: several sessions may flood at once."""
 
 WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 """Before 3.12 `writelines()` joins anyway; 3.12.0-3.12.8 and 3.13.0-3.13.1 never call `pause_writing()` from it
@@ -230,7 +236,8 @@ cdef class Stream(RunSender):
     cdef int pump_rest(self) except -1:
         if not self.is_open or self.is_pumping or not self.inbox.waiting():
             return 0
-        return self.pump_now()
+        self.pump_now()
+        return self.look_at_rest()
 
     # -- in
 
@@ -500,7 +507,9 @@ cdef class Stream(RunSender):
         cdef const uint8_t* frames = inbox.body - inbox.header.body_start
         cdef RateBucket bucket = self.bucket
         cdef Py_ssize_t more = MAX_RUN if bucket is None else bucket.left_for(route.cost, packet_size)
-        cdef Run run = inbox.cut_run(route.min_body_size, min(MAX_RUN, 1 + more))
+        cdef Run run = inbox.cut_run(route.min_body_size, min(route.longest_run, 1 + more))
+        cdef TurnQueue turns = None if run.packets < TIMED_RUN else self.turns
+        cdef double began
         batch.fill(self, inbox.wire, route.packet_type, packet_id, inbox.source, frames, run)
         self.ledger.packets_dispatched += run.packets
         self.ledger.bytes_dispatched += run.size
@@ -509,7 +518,10 @@ cdef class Stream(RunSender):
             self.wait_if_spent()
         self.ledger.packet_id = packet_id
         try:
+            began = 0.0 if turns is None else turns.clock()
             call_handler(self, route, packet_id, <PyObject*>batch)
+            if turns is not None:
+                route.learn_from(run.packets, <double>turns.clock() - began, turns.budget / SHARE_OF_RUN)
         finally:
             batch.take_back()
             if Py_REFCNT(batch) == 1:

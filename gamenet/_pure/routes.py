@@ -1,6 +1,7 @@
 """From a packet id to what handles it.
 
-What stays true: a route is never changed, only replaced, so the one that runs is not touched by a new one.
+What stays true: a route is never changed, only replaced, so the one that runs is not touched by a new one. All that it
+learns is how long its batch handler takes.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from gamenet import errors
+from gamenet._pure.batch import MAX_PACKETS
 from gamenet._pure.packet import RawPacket, as_number
 
 HANDLER, BATCH, PING, PONG = range(4)
+
+LONG_RUN = 64
+"""Packets of a run whose time is taken; what takes too long with so few is not the number of packets."""
 
 
 class Route:
@@ -19,11 +24,12 @@ class Route:
 
     Bodies shorter than `min_body_size` bytes never reach the handler. With `is_batch` it is
     `handler(session, batch)`, once for every run of packets. `cost` is what a packet takes of its session's rate,
-    `before_login` says whether it is dispatched before the session is logged in.
+    `before_login` says whether it is dispatched before the session is logged in. `longest_run` is how many packets a
+    batch may have.
     Locking rule: the thread of the loop only.
     """
 
-    __slots__ = ("before_login", "cost", "handler", "kind", "min_body_size", "packet_type")
+    __slots__ = ("before_login", "cost", "handler", "kind", "longest_run", "min_body_size", "packet_type")
 
     def __init__(
         self,
@@ -46,11 +52,20 @@ class Route:
         self.kind = BATCH if is_batch else HANDLER
         self.cost = float(cost)
         self.before_login = bool(before_login)
+        self.longest_run = MAX_PACKETS
 
     @property
     def is_batch(self) -> bool:
         """Whether the handler takes a batch."""
         return self.kind == BATCH
+
+
+def learn_run(route: Route, packets: int, seconds: float, allowed: float) -> None:
+    """A run of so many packets took so long: have the next ones of `route` take `allowed` seconds, more or less."""
+    if seconds > allowed:
+        route.longest_run = max(LONG_RUN, int(packets * allowed / seconds))
+    elif 2.0 * seconds < allowed and packets == route.longest_run:
+        route.longest_run = min(MAX_PACKETS, 2 * packets)
 
 
 class PingRoute(Route):

@@ -22,7 +22,7 @@ from gamenet._pure.packet import RawPacket
 from gamenet._pure.pool import PoolAllocator
 from gamenet._pure.rate import RateBucket
 from gamenet._pure.receiver import Receiver
-from gamenet._pure.routes import BATCH, HANDLER, PING, PingRoute, Route, RouteTable
+from gamenet._pure.routes import BATCH, HANDLER, LONG_RUN, PING, PingRoute, Route, RouteTable, learn_run
 from gamenet._pure.turns import TurnQueue
 
 if TYPE_CHECKING:
@@ -62,6 +62,9 @@ MAX_STRIDE = 256
 
 FIRST_STRIDE = 8
 """The same before it is known how quick the handlers are."""
+
+RUN_SHARE = 4
+"""How many batches fit in a turn's budget, where their handlers take long: several sessions may flood at once."""
 
 WRITELINES_IS_BROKEN = sys.version_info < (3, 12, 9) or (3, 13) <= sys.version_info < (3, 13, 2)
 """Before 3.12 `writelines()` joins anyway; 3.12.0-3.12.8 and 3.13.0-3.13.1 never call `pause_writing()` from it
@@ -266,6 +269,7 @@ class Stream:
     def _pump_rest(self) -> None:
         if self._inbox.buffered and self.is_open and not self._is_pumping:
             self._pump_now()
+            self._look_at_rest()
 
     # -- in
 
@@ -507,15 +511,21 @@ class Stream:
         packet_id, packet_size, *_ = inbox._header
         source, bucket = inbox._source, self._bucket
         more = MAX_PACKETS if bucket is None else bucket.affords(route.cost, packet_size)
-        starts = inbox._cut_run(route.min_body_size, min(MAX_PACKETS, 1 + more))
+        starts = inbox._cut_run(route.min_body_size, min(route.longest_run, 1 + more))
         batch = cut_batch(self, inbox.codec, route.packet_type, packet_id, source, starts)
         ledger.packets_dispatched += len(batch)
         ledger.bytes_dispatched += starts[-1] - starts[0]
         if bucket is not None:  # for the first one it was paid
             bucket.take(route.cost * (len(batch) - 1), starts[-1] - starts[0] - packet_size)
             self._wait_if_spent(bucket)
-        self._call_handler(route, packet_id, batch)
-        return len(starts) - 2
+        packets, turns = len(starts) - 1, self._turns
+        if turns is None or packets < LONG_RUN:
+            self._call_handler(route, packet_id, batch)
+        else:
+            began = turns._clock()
+            self._call_handler(route, packet_id, batch)
+            learn_run(route, packets, turns._clock() - began, turns.budget / RUN_SHARE)
+        return packets - 1
 
     # -- heartbeat
 

@@ -67,6 +67,7 @@ class FakeTransport:
         self.fails = False
         self.is_reading = True
         self.is_paused = False
+        self.is_secured = False  # by TLS, so that the peer's end is the end of both ways
         self.is_lost = False
         self._is_closing = False
         self.protocol = new_session()
@@ -93,9 +94,17 @@ class FakeTransport:
         if self._is_closing and not self.waiting:
             self._lose()
 
+    def end(self, error=None):
+        """The peer ends in order; over TLS the connection is then gone, with `error`."""
+        if not self.protocol.eof_received() or self.is_secured:
+            self._is_closing, self.waiting = True, b""
+            self._lose(error)
+
     # -- the session's side
 
     def get_extra_info(self, name, default=None):
+        if name == "sslcontext" and self.is_secured:
+            return "TLS"
         return ("peer", 1) if name == "peername" else default
 
     def set_write_buffer_limits(self, high=None, low=None):
@@ -105,6 +114,8 @@ class FakeTransport:
         return len(self.waiting)
 
     def write(self, data):
+        if self.is_secured and self.is_lost:
+            return  # as TLS drops what comes after the peer's farewell
         assert not self.is_lost
         if self.fails:
             raise RuntimeError("the socket is broken")
@@ -139,10 +150,10 @@ class FakeTransport:
         self.waiting = b""
         self._lose()
 
-    def _lose(self):
+    def _lose(self, error=None):
         if not self.is_lost:
             self.is_lost = True
-            self.loop.call_soon(self.protocol.connection_lost, None)
+            self.loop.call_soon(self.protocol.connection_lost, error)
 
 
 class FakeNet:
