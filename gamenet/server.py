@@ -199,7 +199,11 @@ class Server:
             raise WrongThreadError(
                 "reload() belongs into the thread of the server's loop: server.call_soon(server.reload, module)"
             )
-        reload_module(module, self._registries)
+        try:
+            reload_module(module, self._registries)
+        finally:  # a module that failed may have asked for a login first
+            if self._context is not None:
+                self._context.login_required = self.dispatch.requires_login
 
     @property
     def _registries(self) -> tuple[DispatchTable | Hooks, ...]:
