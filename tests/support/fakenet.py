@@ -72,10 +72,13 @@ class FakeListener:
 
 
 class FakeTransport:
-    """What a session sends is in `taken`; while `takes` is false it waits in `waiting`."""
+    """What a session sends is in `taken`; while `takes` is false it waits in `waiting`. With `is_tls` it says that it
+    is one of TLS.
+    """
 
-    def __init__(self, loop, new_session):
+    def __init__(self, loop, new_session, is_tls=False):
         self.loop = loop
+        self.is_tls = is_tls
         self.taken = b""
         self.waiting = b""
         self.unread = b""
@@ -114,10 +117,11 @@ class FakeTransport:
     # -- the session's side
 
     def get_extra_info(self, name, default=None):
-        return ("peer", 1) if name == "peername" else default
+        known = {"peername": ("peer", 1), "sslcontext": self if self.is_tls else None}
+        return known.get(name, default)
 
     def set_write_buffer_limits(self, high=None, low=None):
-        assert (high, low) == (1, 0)
+        assert (high, low) == (16_384 if self.is_tls else 1, 0)
 
     def get_write_buffer_size(self):
         return len(self.waiting)
@@ -166,6 +170,8 @@ class FakeTransport:
 class FakeNet:
     """One server; `connect()` gives it a peer."""
 
+    is_tls = False
+
     def __init__(self, gamenet, **options):
         self.gamenet = gamenet
         self.loop = FakeLoop()
@@ -184,7 +190,7 @@ class FakeNet:
             if not hasattr(self, "context"):
                 self.start()
             listener = self.server._listener
-        self.peers.append(FakeTransport(self.loop, listener.new_session))
+        self.peers.append(FakeTransport(self.loop, listener.new_session, self.is_tls))
         return self.peers[-1]
 
     @property
