@@ -1,27 +1,34 @@
 """Running a server as a program: the event loop, the signals, and an end without a traceback.
 
-What stays true: the first Ctrl+C or SIGTERM drains and stops, a second one does not wait; both end with the caller
-going on normally, as if the server had been asked to stop.
+What stays true: the first Ctrl+C or SIGTERM drains and stops, a second one does not wait, further ones do nothing; it
+ends with the caller going on normally, as if the server had been asked to stop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import importlib
 import importlib.util
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import Any, Literal
 
+from gamenet.errors import CloseReason
 from gamenet.server import Server
 
 logger = logging.getLogger("gamenet")
 
-_CANCEL_TIMEOUT = 0.5  # seconds that tasks may take to end when the program does
+# Seconds beyond `close_timeout`, with the server's own for its handlers less than one in all
+_CANCEL_TIMEOUT = 0.3  # that tasks may take to end when the program does
+_THREADS_TIMEOUT = 0.1  # and threads of `asyncio.to_thread()`, which cannot be ended
 
 LoopName = Literal["auto", "asyncio", "uvloop", "winloop"]
 
@@ -39,47 +46,68 @@ def run(
     loop: LoopName = "auto",
     on_ready: Callable[[], Any] | None = None,
 ) -> None:
-    """Serve until Ctrl+C or SIGTERM, then drain for `close_timeout` seconds and return.
+    """Serve until Ctrl+C or SIGTERM, then drain for `close_timeout` seconds and return, at most a second later.
 
     `loop="auto"` takes winloop (Windows) or uvloop (elsewhere) when it is installed, else asyncio's own.
     `on_ready()` is called once the server listens. Call it from the main thread: signals reach no other.
     `OSError` if the address cannot be had, `ModuleNotFoundError` if the named loop is not installed.
     """
-    runner = asyncio.Runner(loop_factory=loop_factory(loop))
-    try:
-        runner.run(serve(server, host, port, on_ready=on_ready))
-    finally:
-        _close(runner)
+    runner, stop = asyncio.Runner(loop_factory=loop_factory(loop)), StopRequest()
+    threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
+    with stop.on_signals():  # to the very end: a third Ctrl+C is as quiet as the second
+        try:
+            runner.get_loop().set_default_executor(threads)
+            runner.run(_serve(server, host, port, on_ready, stop))
+        finally:
+            _close(runner, threads)
 
 
 async def serve(
     server: Server, host: str | None = "127.0.0.1", port: int = 9000, *, on_ready: Callable[[], Any] | None = None
 ) -> None:
     """As `run`, inside a loop that runs already."""
-    stop = StopRequest(asyncio.get_running_loop())
+    stop = StopRequest()
     with stop.on_signals():
-        await server.start(host, port)
-        try:
-            for address in server.addresses:
-                logger.info("listening on %s port %s", address[0], address[1])
-            if on_ready is not None:
-                on_ready()
-            await stop.wait()
-        finally:
-            await _stop(server, stop)
+        await _serve(server, host, port, on_ready, stop)
 
 
-def _close(runner: asyncio.Runner) -> None:
-    """As `runner.close()`, which waits for ever if a task ignores its cancellation."""
+async def _serve(
+    server: Server, host: str | None, port: int, on_ready: Callable[[], Any] | None, stop: StopRequest
+) -> None:
+    await server.start(host, port)
+    try:
+        for address in server.addresses:
+            logger.info("listening on %s port %s", address[0], address[1])
+        if on_ready is not None:
+            on_ready()
+        await stop.wait()
+    finally:
+        await _stop(server, stop)
+
+
+def _close(runner: asyncio.Runner, threads: ThreadPoolExecutor) -> None:
+    """As `runner.close()`, which waits for ever if a task ignores its cancellation, or a thread has much to do."""
     deaf = runner.run(_cancel_all_tasks())
-    if not deaf:
+    if deaf:
+        logger.warning("%d tasks ignore their cancellation and are left behind", len(deaf))
+    are_at_work = not _end_threads(threads)
+    if are_at_work:
+        logger.warning("what was handed to a thread goes on, and the program ends when that has ended")
+    if not deaf and not are_at_work:
         runner.close()
         return
-    logger.warning("%d tasks ignore their cancellation and are left behind", len(deaf))
     for task in deaf:
         task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was just said
     runner.get_loop().close()
     asyncio.set_event_loop(None)
+
+
+def _end_threads(threads: ThreadPoolExecutor) -> bool:
+    """Whether they had ended in time; what had not begun is cancelled."""
+    ending = threading.Thread(target=partial(threads.shutdown, cancel_futures=True), daemon=True)
+    ending.start()
+    ending.join(_THREADS_TIMEOUT)
+    return not ending.is_alive()
 
 
 async def _cancel_all_tasks() -> set[asyncio.Task[Any]]:
@@ -94,23 +122,26 @@ async def _stop(server: Server, stop: StopRequest) -> None:
     """Drain; a second request cuts that short."""
     draining = asyncio.ensure_future(server.stop())
     again = asyncio.ensure_future(stop.wait(times=2))
-    await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
-    for session in server.sessions:
-        session.abort("server_stopped")
-    again.cancel()
+    try:
+        await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
+        for session in server.sessions:
+            session.abort(CloseReason.SERVER_STOPPED)
+    finally:
+        again.cancel()
     await draining
 
 
 class StopRequest:
     """Counts how often the process was asked to end, and wakes who waits for it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._asked = 0
         self._changed = asyncio.Event()
 
     async def wait(self, times: int = 1) -> None:
         """Until it was asked `times` times."""
+        self._loop = asyncio.get_running_loop()
         while self._asked < times:
             self._changed.clear()
             await self._changed.wait()
@@ -124,12 +155,23 @@ class StopRequest:
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            if self._asked:
+                atexit.unregister(_ignore_signals)
+                atexit.register(_ignore_signals)
+            for number, handler in reversed(before.items()):  # SIGINT last, which may raise at once
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: one of C's
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._asked += 1
-        self._loop.call_soon_threadsafe(self._changed.set)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it is closed: the end is near
+                self._loop.call_soon_threadsafe(self._changed.set)
+
+
+def _ignore_signals() -> None:
+    """For the very end of a program that was asked to end: asked again, it would end by the signal, and not with 0."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def loop_factory(name: LoopName = "auto") -> Callable[[], asyncio.AbstractEventLoop]:

@@ -47,7 +47,7 @@ ClosedT = TypeVar("ClosedT", bound=Callable[[Session, str], Any])
 MAX_REASONS = 1000
 """Close reasons that are counted apart; texts of the user's own beyond that are counted as "other"."""
 
-_HANDLER_TIMEOUT = 0.5  # seconds that a cancelled handler may take to end
+_HANDLER_TIMEOUT = 0.4  # seconds that a cancelled handler may take to end
 
 
 class Server:
@@ -199,7 +199,11 @@ class Server:
             raise WrongThreadError(
                 "reload() belongs into the thread of the server's loop: server.call_soon(server.reload, module)"
             )
-        reload_module(module, self._registries)
+        try:
+            reload_module(module, self._registries)
+        finally:  # a module that failed may have asked for a login first
+            if self._context is not None:
+                self._context.login_required = self.dispatch.requires_login
 
     @property
     def _registries(self) -> tuple[DispatchTable | Hooks, ...]:
@@ -326,7 +330,9 @@ class Server:
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.close()
-            self._stopping = asyncio.ensure_future(self._drain(listener, seconds, asyncio.current_task()))
+            draining = self._drain(listener, seconds, asyncio.current_task())
+            # no task of the loop's factory: an eager one (Python 3.12) would run it here, and be over too soon
+            self._stopping = asyncio.Task(draining, loop=asyncio.get_running_loop())
         if self._stopping is not None:
             await asyncio.shield(self._stopping)
 

@@ -534,9 +534,12 @@ class Session(Stream, asyncio.Protocol):
         self._running = packet_id
         try:
             task = _start(self._context.loop, awaitable)
-        except BaseException:
+        except BaseException as error:
             self._running = None
-            raise
+            self._end_if_asked()
+            if not isinstance(error, Exception):
+                raise
+            return self._failed(packet_id, error)  # what it returned cannot be awaited here
         if task.done():
             self._running = None
             self._report(packet_id, task)
@@ -570,13 +573,20 @@ class Session(Stream, asyncio.Protocol):
             self.close(reason, timeout=timeout)
 
     def _report(self, packet_id: int, task: asyncio.Future[Any]) -> None:
-        error = None if task.cancelled() else task.exception()
+        error: BaseException | None = None
+        if not task.cancelled():
+            error = task.exception()
+        elif not self.is_closed:
+            error = _error_of_cancelled(task)
         if isinstance(error, InvalidPacketError):
             self._context.ledger.rejected_invalid += 1
             self.on_violation(error)
-        elif isinstance(error, Exception):
-            self._context.ledger.handler_errors += 1
-            self.on_handler_error(packet_id, error)
+        elif error is not None and not isinstance(error, (KeyboardInterrupt, SystemExit)):  # these the loop has raised
+            self._failed(packet_id, error)
+
+    def _failed(self, packet_id: int, error: BaseException) -> None:
+        self._context.ledger.handler_errors += 1
+        self.on_handler_error(packet_id, error)
 
     # -- what deadlines look at: time in which we did not listen is no silence of the peer's
 
@@ -718,5 +728,27 @@ def _start(loop: asyncio.AbstractEventLoop, awaitable: Awaitable[Any]) -> asynci
         return asyncio.ensure_future(awaitable, loop=loop)
     coroutine: Coroutine[Any, Any, Any] = awaitable
     if sys.version_info >= (3, 12):
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+        return _start_at_once(loop, coroutine)
     return loop.create_task(coroutine)
+
+
+def _start_at_once(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    task: asyncio.Task[Any] = asyncio.Task.__new__(asyncio.Task)
+    try:
+        task.__init__(coroutine, loop=loop, eager_start=True)  # type: ignore[misc]
+    except (KeyboardInterrupt, SystemExit):
+        if task.done():
+            task.exception()  # it is raised here: asyncio need not complain that nobody has asked for it
+        raise
+    return task
+
+
+def _error_of_cancelled(task: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """None if it was cancelled itself; else what it waited for was, and it has failed."""
+    if isinstance(task, asyncio.Task) and task.cancelling():
+        return None
+    try:
+        task.result()
+    except asyncio.CancelledError as error:
+        return error
+    return None

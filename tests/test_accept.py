@@ -7,8 +7,10 @@ import importlib.util
 import json
 import os
 import socket
+import ssl
 import struct
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 from itertools import pairwise
@@ -367,12 +369,23 @@ LOOPS = ["asyncio", *(["uvloop"] if importlib.util.find_spec("uvloop") else [])]
 TRANSPORTS = ["asyncio", *(["fast"] if importlib.util.find_spec("aiofastnet") else [])]
 TRANSPORTS += ["epoll"] if ON_LINUX else []
 STARVED = [
-    (backend, transport, loop)
+    (backend, transport, loop, is_tls)
     for backend in (["pure"] if PURE_ONLY else ["pure", "compiled"])
     for transport in TRANSPORTS
     for loop in LOOPS
+    for is_tls in (False, True)
     if (backend, transport) != ("pure", "epoll")
+    if not is_tls or (transport != "epoll" and (backend == "compiled" or PURE_ONLY))
 ]
+
+
+def certified(folder):
+    """Arguments of a server that has a certificate, and the context of its clients."""
+    authority = pytest.importorskip("trustme").CA()
+    authority.issue_cert(HOST).private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(client)
+    return [str(folder / "server.pem")], client
 
 
 class Starved:
@@ -390,22 +403,27 @@ class Starved:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit that a process can lower")
-@pytest.mark.parametrize(("backend", "transport", "loop"), STARVED)
-async def test_without_descriptors_live_sessions_go_on_and_the_rest_waits(backend, transport, loop):
+@pytest.mark.parametrize(("backend", "transport", "loop", "is_tls"), STARVED)
+async def test_without_descriptors_live_sessions_go_on_and_the_rest_waits(backend, transport, loop, is_tls, tmp_path):
     if type(asyncio.get_running_loop()).__module__.startswith("uvloop"):
         pytest.skip("the server has its own process and loop; once is enough")
+    certificate, context = certified(tmp_path) if is_tls else ([], None)
     script = Path(__file__).parent / "support" / "starved.py"
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(script), transport, loop, env={**os.environ, "GAMENET_PURE": str(int(backend == "pure"))},
+        sys.executable, str(script), transport, loop, *certificate,
+        env={**os.environ, "GAMENET_PURE": str(int(backend == "pure"))},
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     starved = Starved(process)
-    writers = []
+    writers, waiting = [], []
 
     async def connect():
-        reader, writer = await asyncio.open_connection(HOST, port)
+        reader, writer = await asyncio.open_connection(HOST, port, ssl=context)
         writers.append(writer)
         return reader, writer
+
+    async def ping_when_connected(connecting):
+        await ping(*await connecting)
 
     async def ping(reader, writer):
         writer.write(wire(1, b"ping"))
@@ -421,7 +439,7 @@ async def test_without_descriptors_live_sessions_go_on_and_the_rest_waits(backen
         live = [await connect() for _ in range(5)]
         await asyncio.gather(*(ping(*connection) for connection in live))
         assert await starved.ask("starve") == "starve"
-        waiting = [await connect() for _ in range(60)]
+        waiting = [asyncio.ensure_future(connect()) for _ in range(60)]
         while not (before := await starved.stats())["accept_pauses"]:
             await asyncio.sleep(0.01)
         await asyncio.gather(*(play(connection) for connection in live))  # some 2 s
@@ -437,15 +455,19 @@ async def test_without_descriptors_live_sessions_go_on_and_the_rest_waits(backen
         for reader, writer in live[:3]:
             writer.close()
             assert await reader.read() == b""
-        served = [asyncio.ensure_future(ping(*connection)) for connection in waiting]
+        served = [asyncio.ensure_future(ping_when_connected(connecting)) for connecting in waiting]
         async with asyncio.timeout(20):
             while sum(task.done() for task in served) < accepted - 5 + 3:
                 await asyncio.sleep(0.01)
         # and when there are enough nobody waits
         assert await starved.ask("relieve") == "relieve"
+        relieved_since = time.monotonic()
         await asyncio.wait_for(asyncio.gather(*served), 20)
+        assert time.monotonic() - relieved_since < 2.0
         assert (await starved.stats())["accepted"] == 65
     finally:
+        for connecting in waiting:
+            connecting.cancel()
         for writer in writers:
             writer.close()
         process.stdin.close()

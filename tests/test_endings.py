@@ -1,6 +1,7 @@
 """Every end of a session: one reason, told once, counted once, and a ledger that balances; in plain and over TLS."""
 
 import asyncio
+import gc
 from contextlib import suppress
 
 import pytest
@@ -494,17 +495,102 @@ def test_what_ends_the_program_behind_a_handler_that_waited(play):
     assert not peer.protocol.is_suspended
 
 
+@pytest.mark.parametrize("end", [None, "finish", "close"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_what_ends_the_program_at_the_start_of_an_async_handler(play, error, end):
+    """Python 3.12 runs that start inside the packet's dispatch."""
+    handled = []
+
+    @play.server.on(1)
+    async def leaves(session, packet):
+        if end is not None:
+            getattr(session, end)("enough")
+        raise error
+
+    play.server.on(2)(lambda session, packet: handled.append(packet.sequence))
+    peer = play.connect()
+    play.loop.call_soon(peer.arrive, wire(1) + wire(2, b"", 7) + wire(2, b"", 8)[:4])
+    with pytest.raises(error):
+        play.loop.turn()
+    play.loop.turn()
+    gc.collect()
+    assert handled == ([] if end else [7])
+    assert play.closed == ({"enough": 1} if end else {})
+    assert peer.is_reading
+    assert play.server.stats()["handler_errors"] == 0
+    assert play.loop.complaints == []  # no "Task exception was never retrieved"
+
+
 @pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit])
-def test_any_other_exception_is_an_error_of_the_handler(play, error):
+@pytest.mark.parametrize("is_async", [False, True])
+def test_any_other_exception_is_an_error_of_the_handler(play, error, is_async):
     def looks_at_what_was_cancelled(session, packet):
         raise error
 
-    play.server.on(1)(looks_at_what_was_cancelled)
+    async def looks_later(session, packet):
+        raise error
+
+    play.server.on(1)(looks_later if is_async else looks_at_what_was_cancelled)
+    play.server.on(2)(lambda session, packet: session.reply(packet))
+    peer = play.connect()
+    peer.arrive(wire(1) + wire(2))
+    play.loop.turn()
+    assert peer.taken == wire(2)
+    assert play.server.stats()["handler_errors"] == 1
+
+
+@pytest.mark.parametrize("policy", ["continue", "close"])
+def test_a_handler_whose_work_was_cancelled_elsewhere_has_failed(gamenet, policy, caplog):
+    net = FakeNet(gamenet, idle_timeout=None, handler_errors=policy)
+    work = net.loop.create_future()
+
+    @net.server.on(1)
+    async def waits(session, packet):
+        await work
+
+    net.server.on(2)(lambda session, packet: session.reply(packet))
+    peer = net.connect()
+    peer.arrive(wire(1) + wire(2))
+    net.loop.turn()
+    work.cancel()
+    net.loop.turn()
+    assert net.server.stats()["handler_errors"] == 1
+    assert "the handler of packet id 1 raised" in caplog.text
+    assert (peer.taken, net.closed) == ((wire(2), {}) if policy == "continue" else (b"", {"handler_error": 1}))
+    net.end()
+
+
+@pytest.mark.parametrize("when", ["at its start", "later", "with its session"])
+def test_a_handler_that_was_cancelled_itself_has_not(play, when):
+    @play.server.on(1)
+    async def waits(session, packet):
+        if when == "at its start":
+            asyncio.current_task().cancel()
+        await asyncio.sleep(3600)
+
+    play.server.on(2)(lambda session, packet: session.reply(packet))
+    peer = play.connect()
+    peer.arrive(wire(1) + wire(2))
+    play.loop.turn()
+    if when == "later":
+        peer.protocol.running_handler.cancel()
+    elif when == "with its session":
+        peer.abort()
+    play.loop.turn()
+    assert peer.taken == (b"" if when == "with its session" else wire(2))
+    assert play.server.stats()["handler_errors"] == 0
+
+
+def test_what_cannot_be_awaited_here_is_an_error_of_the_handler(play, caplog):
+    other = asyncio.new_event_loop()
+    play.server.on(1)(lambda session, packet: other.create_future())
     play.server.on(2)(lambda session, packet: session.reply(packet))
     peer = play.connect()
     peer.arrive(wire(1) + wire(2))
     assert peer.taken == wire(2)
     assert play.server.stats()["handler_errors"] == 1
+    assert "belongs to a different loop" in caplog.text
+    other.close()
 
 
 # -- over TLS the connection is gone while packets wait for their turn
@@ -518,7 +604,7 @@ class Flood:
         play.server.on(1)(self.handle)
         self.peer = play.connect()
         self.session = self.peer.protocol
-        self.peer.is_secured = True
+        self.peer.is_tls = True
         self.peer.arrive(b"".join(wire(1, sequence=n) for n in range(count)) + behind)
 
     def handle(self, session, packet):

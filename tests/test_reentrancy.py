@@ -161,6 +161,11 @@ def close_another(net, session):
             other.abort("other")
 
 
+def cancel_the_handler(net, session):
+    if session.running_handler is not None:
+        session.running_handler.cancel()
+
+
 def fail(net, session):
     raise ValueError("on purpose")
 
@@ -173,7 +178,8 @@ DOINGS = [
     send, send_large, close, abort, finish, send_and_close, lose, peer_ends, suspend, suspend_and_resume, resume,
     change_layout, change_layout_and_back, transform, log_out, log_in, join, leave, broadcast, replace_handlers,
     replace_by_batch, unregister, set_default, receive, receive_half, receive_rubbish, stop_the_server,
-    set_the_idle_timeout, ping, pause_writing, broadcast_and_close_all, close_another, fail, say_that_it_is_invalid,
+    set_the_idle_timeout, ping, pause_writing, broadcast_and_close_all, close_another, cancel_the_handler, fail,
+    say_that_it_is_invalid,
 ]
 
 # -- where: each has `do(net, session)` done once
@@ -261,9 +267,10 @@ PLACES = [
 ]
 
 
-def outcome(gamenet, place, do):
+def outcome(gamenet, place, do, is_tls):
     """What became of one peer's packets, and of another peer's."""
     net = FakeNet(gamenet, idle_timeout=None, heartbeat=gamenet.Heartbeat(100, 101, None), max_write_buffer=10_000_000)
+    net.is_tls = is_tls
     first = []
     net.peers_first = lambda session: first.append(session) or first[0]
     net.handled = []
@@ -301,10 +308,11 @@ def outcome(gamenet, place, do):
     return seen
 
 
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("do", DOINGS)
 @pytest.mark.parametrize("place", PLACES)
-def test_whatever_is_done_wherever(every_gamenet, place, do):
-    outcomes = [outcome(gamenet, place, do) for gamenet in every_gamenet]
+def test_whatever_is_done_wherever(every_gamenet, place, do, is_tls):
+    outcomes = [outcome(gamenet, place, do, is_tls) for gamenet in every_gamenet]
     assert outcomes == [outcomes[0]] * len(outcomes)
     seen = outcomes[0]
     own = [abs(number) for number in seen["handled"] if abs(number) < 900]

@@ -19,8 +19,11 @@ MODULES = ("handlers_a", "handlers_b", "handlers_new", "own_server", "pack")
 
 
 @pytest.fixture
-def modules(tmp_path, monkeypatch):
-    """Modules as files: `modules.write(name, source)`; they find what the test gives them in the module `game`."""
+def modules(tmp_path, monkeypatch, secure):
+    """Modules as files: `modules.write(name, source)`; they find what the test gives them in the module `game`.
+
+    What is reloaded under connections is reloaded under those of TLS, too.
+    """
     monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two edits within a second
     monkeypatch.syspath_prepend(tmp_path)
     game = types.ModuleType("game")
@@ -119,6 +122,7 @@ BROKEN = {
     "wrong id": ("@server.on(-1)\ndef other(session, packet): pass", ValueError),
     "exit": ("raise SystemExit(3)", SystemExit),
     "takes others' away": ("server.dispatch.unregister(2)\nserver.dispatch.set_default(None)\n1 / 0", ZeroDivisionError),
+    "asks for a login": ("server.require_login(2)\n1 / 0", ZeroDivisionError),
     "unknown id": ("server.dispatch.unregister(9)", KeyError),
     "nothing": ("helper = 2", RuntimeError),
     "a server of its own": ("import gamenet\nserver = gamenet.Server()\n@server.on(1)\ndef other(*_): pass", RuntimeError),

@@ -99,6 +99,59 @@ def test_a_second_signal_does_not_wait():
         assert outcome(process) == (0, "after {'server_stopped': 1}", "")
 
 
+def test_a_signal_that_comes_at_the_very_end_is_quiet(gamenet):
+    """Also one that comes while the loop is being closed: `uv run` hands on what the terminal has sent already."""
+    server, tasks, ends = gamenet.Server(), [], []
+
+    async def asks_again():
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ends.append(server.is_listening)
+            signal.raise_signal(signal.SIGINT)
+
+    def ready():
+        tasks.append(asyncio.ensure_future(asks_again()))
+        tasks[0].get_loop().call_later(0.01, signal.raise_signal, signal.SIGINT)
+
+    try:
+        gamenet.run(server, port=0, loop="asyncio", on_ready=ready)
+    except KeyboardInterrupt:
+        pytest.fail("the second signal was not taken")
+    assert ends == [False]
+    assert tasks[0].cancelled()
+
+
+def test_a_signal_that_comes_before_it_listens_stops_it_at_once(gamenet):
+    async def main():
+        server, told = gamenet.Server(), []
+        stop = gamenet.run.__globals__["StopRequest"]()
+        with stop.on_signals():
+            signal.raise_signal(signal.SIGINT)
+            await gamenet.run.__globals__["_serve"](server, "127.0.0.1", 0, lambda: told.append(server.port), stop)
+        assert told
+        assert not server.is_listening
+
+    asyncio.run(main())
+
+
+LINGERS = """
+import atexit, time
+atexit.register(lambda: (print("bye", flush=True), time.sleep(1.0)))
+"""
+
+
+@needs_signals
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_signal_while_the_program_ends_changes_nothing(stop):
+    with running(LINGERS + PROGRAM.format(loop="asyncio", answers=0, options={})) as (process, _):
+        process.send_signal(getattr(signal, stop))
+        assert [process.stdout.readline().strip() for _ in range(2)] == ["after {}", "bye"]
+        for _ in range(3):
+            process.send_signal(getattr(signal, stop))
+        assert outcome(process) == (0, "", "")
+
+
 def test_an_address_in_use_is_raised(gamenet):
     async def occupy():
         server = gamenet.Server()

@@ -1,6 +1,8 @@
 """Stopping: nobody new, answers of running handlers, a gap-free prefix of what was sent, and an end in time."""
 
 import asyncio
+import ssl
+import sys
 import time
 from contextlib import suppress
 
@@ -207,6 +209,32 @@ async def test_it_starts_again_after_every_stop(net, secure, until):
     assert server.stats()["accepted"] == 3
 
 
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 has eager tasks")
+async def test_tasks_that_start_at_once_change_nothing(net, until):
+    """With `asyncio.eager_task_factory` the whole of a stop may be done before its task is known."""
+    loop = asyncio.get_running_loop()
+    factory = loop.get_task_factory()
+    loop.set_task_factory(asyncio.eager_task_factory)
+    try:
+        server = await net.server(close_timeout=3600.0)
+
+        @server.on(1)
+        async def stop(session, packet):
+            session.reply(packet)
+            await server.stop()
+
+        for n in range(1, 4):
+            await server.stop()
+            await net.start(server)
+            reader, writer = await net.open(server)
+            writer.write(wire(1, b"last", n))
+            assert await read_packet(reader) == (1, n, b"last")
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+            await until(lambda: server.stats()["closed"] == {"server_stopped": n})  # noqa: B023
+    finally:
+        loop.set_task_factory(factory)
+
+
 async def test_starting_while_it_stops_waits_for_the_end(net, until):
     server = await net.server()
     gate = asyncio.Event()
@@ -284,6 +312,26 @@ def test_a_handshake_that_outlives_the_server_is_no_session(gamenet):
 # -- gamenet.run
 
 LOOPS = ["asyncio", pytest.param("auto", id="fastest")]
+CONTEXT = """
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain({path!r})
+server.ssl = context
+"""
+
+
+@pytest.fixture(params=["plain", "tls"])
+def security(request, tmp_path):
+    """Lines for a program that serves in plain or over TLS, and the context of its clients."""
+    if request.param == "plain":
+        return "", None
+    authority = pytest.importorskip("trustme").CA()
+    path = tmp_path / "server.pem"
+    authority.issue_cert("localhost", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(path)
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(client)
+    return CONTEXT.format(path=str(path)), client
+
+
 needs_signals = pytest.mark.skipif(ON_WINE, reason="wine has no console that could send Ctrl+Break")
 
 ANSWERS_LATE = """
@@ -304,6 +352,13 @@ async def handler(session, packet):
             pass
 """
 
+USES_A_THREAD = """
+@server.on(1)
+async def handler(session, packet):
+    session.reply(packet)
+    await asyncio.to_thread(time.sleep, 4.0)
+"""
+
 COUNTS = """
 @server.on(1)
 async def handler(session, packet):
@@ -315,9 +370,9 @@ async def handler(session, packet):
 @needs_signals
 @pytest.mark.no_sanitizer
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_a_signal_lets_handlers_answer(loop):
-    with program(ANSWERS_LATE, loop) as (process, port):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def test_a_signal_lets_handlers_answer(loop, security):
+    with program(security[0] + ANSWERS_LATE, loop) as (process, port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=security[1])
         writer.write(wire(1, b"late") + wire(1, b"never begun"))
         await asyncio.sleep(0.2)
         process.send_signal(STOP)
@@ -348,25 +403,48 @@ async def test_a_deaf_handler_does_not_keep_the_program(loop):
 @needs_signals
 @pytest.mark.no_sanitizer
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_a_signal_among_busy_clients_leaves_prefixes(loop):
-    async def play(port):
+async def test_a_thread_does_not_keep_the_server(loop):
+    """No thread can be ended: the program waits for it at its own end, after `run()`, and has said so."""
+    with program(USES_A_THREAD, loop, "close_timeout=0.2") as (process, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(wire(1, b"x"))
+        assert await read_packet(reader) == (1, 0, b"x")
+        asked = time.monotonic()
+        process.send_signal(STOP)
+        assert await asyncio.to_thread(process.stdout.readline) == "after {'server_stopped': 1}\n"
+        assert time.monotonic() - asked < 3.0  # 0.2 s and some, on a machine at rest
+        writer.close()
+        said = "what was handed to a thread goes on, and the program ends when that has ended"
+        assert await outcome(process) == (0, "", said)
+
+
+def test_what_is_allowed_beyond_the_deadline_is_less_than_a_second(gamenet):
+    run = gamenet.run.__globals__  # the module's name is the function's
+    assert gamenet.server._HANDLER_TIMEOUT + run["_CANCEL_TIMEOUT"] + run["_THREADS_TIMEOUT"] < 1.0
+
+
+@needs_signals
+@pytest.mark.no_sanitizer
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_a_signal_among_busy_clients_leaves_prefixes(loop, security):
+    async def play(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=security[1])
         receiving = asyncio.ensure_future(numbers(reader))
         with suppress(ConnectionError, RuntimeError):  # uvloop's, of a transport that is closed
             for n in range(1, 20_000):
                 writer.write(wire(1, b"x" * (n % 50), n))
                 if n % 10 == 0:
                     await asyncio.sleep(0.002)
-                if receiving.done():
+                if receiving.done() or writer.is_closing():
                     break
         seen = await receiving
         writer.close()
         assert seen == list(range(1, len(seen) + 1))
         return len(seen)
 
-    with program(COUNTS, loop) as (process, port):
+    with program(security[0] + COUNTS, loop) as (process, port):
         players = [asyncio.ensure_future(play(port)) for _ in range(50)]
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5 if security[1] else 0.5)
         process.send_signal(STOP)
         assert sum(await asyncio.gather(*players)) > 0
         assert await outcome(process) == (0, "after {'server_stopped': 50}", "")

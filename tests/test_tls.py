@@ -387,6 +387,52 @@ async def test_stop_does_not_wait_for_a_peer_that_does_not_answer(net, secure, d
     await asyncio.gather(*(client.raw.end() for client in clients))
 
 
+NO_RECORDS = {
+    "garbage": bytes(range(200, 256)) * 9,
+    "plain text": wire(1, b"plain text"),
+    "zeros": bytes(100),
+    "a record that nobody sealed": b"\x17\x03\x03\x00\x40" + bytes(range(64)),
+    "an alert in the clear": b"\x15\x03\x03\x00\x02\x02\x28",
+    "another hello": CLIENT_HELLO + bytes(506),
+    "a record that is too long": b"\x17\x03\x03\xff\xff" + bytes(65535),
+}
+
+
+@pytest.mark.parametrize("said", NO_RECORDS)
+async def test_what_is_no_record_ends_the_session_that_sent_it(net, secure, deaf, contexts, until, said, caplog):
+    server = await secure(close_timeout=0.3)
+    other = await net.connect(server, ssl=contexts[1])
+    client = await deaf(server)
+    await client.send(wire(1, b"whole") + wire(1, b"half")[:10])
+    await until(lambda: server.stats()["packets_dispatched"] == 2)
+    await client.raw.loop.sock_sendall(client.raw.sock, NO_RECORDS[said])
+    await client.raw.end()
+    await until(lambda: len(server.sessions) == 1)
+    stats = server.stats()
+    (reason,) = stats["closed"]
+    assert reason in ("network_error", "incomplete_packet")
+    assert (stats["bytes_discarded"], stats["packets_discarded"], stats["handler_errors"]) == (10, 0, 0)
+    assert not any(record.exc_info for record in caplog.records)
+    assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 1
+    assert (await other.request(1, b"alive")).body == b"alive"
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("size", [0, 3, 20])
+async def test_a_connection_cut_in_a_record(net, secure, deaf, until, how, size):
+    server = await secure(close_timeout=0.3)
+    client = await deaf(server)
+    await until(lambda: server.stats()["packets_dispatched"] == 1)
+    client.tls.write(wire(1, b"never whole"))
+    client.raw.send(client.outgoing.read()[:size])
+    await asyncio.sleep(0.02)
+    getattr(client.raw, how)()
+    await until(lambda: not server.sessions and not server._admission.held)
+    assert sum(server.stats()["closed"].values()) == 1
+    assert set(server.stats()["closed"]) <= {"network_error", "peer_closed"}
+    assert server.stats()["packets_dispatched"] == 1
+
+
 async def test_an_orderly_end_reaches_the_peer(net, secure, contexts, until):
     server = await secure()
     reader, writer = await asyncio.open_connection(HOST, server.port, ssl=contexts[1])

@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 
 FRAME = """
-import asyncio, gamenet
+import asyncio, gamenet, ssl, time
 server = gamenet.Server({options})
 {source}
 gamenet.run(server, port=0, loop="{loop}", on_ready=lambda: print(server.port, flush=True))

@@ -1,4 +1,4 @@
-"""A server in a process that can be short of file descriptors: `starved.py TRANSPORT LOOP`.
+"""A server in a process that can be short of file descriptors: `starved.py TRANSPORT LOOP [CERTIFICATE]`.
 
 It prints its port, then answers each line of its input: `starve` leaves it a dozen descriptors, `relieve` gives them
 back, `stats` says what it counted and what processor time it used, as JSON.
@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import resource
+import ssl
 import sys
 import time
 
@@ -17,8 +18,15 @@ import gamenet
 SPARE = 12
 
 
-async def main(transport):
-    server = gamenet.Server(transport=transport, idle_timeout=None)
+def tls(certificate):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    return context
+
+
+async def main(transport, certificate=None):
+    context = tls(certificate) if certificate else None
+    server = gamenet.Server(transport=transport, idle_timeout=None, handshake_timeout=60.0, ssl=context)
     server.on(1)(lambda session, packet: session.reply(packet))
     await server.start("127.0.0.1", 0)
     print(server.port, flush=True)
@@ -43,4 +51,4 @@ async def main(transport):
 if __name__ == "__main__":
     new_loop = importlib.import_module(sys.argv[2]).new_event_loop
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(main(sys.argv[1]))
+        runner.run(main(sys.argv[1], *sys.argv[3:]))
