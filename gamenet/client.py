@@ -64,7 +64,8 @@ class Client:
         answer_heartbeats(heartbeat, self.dispatch, codec)
         self._ledger = Ledger()
         self._context = SessionContext(
-            self, loop, limits, codec, pool, self.dispatch.routes, self._ledger, logger, heartbeat=heartbeat
+            self, loop, limits, codec, pool, self.dispatch.routes, self._ledger, logger, heartbeat=heartbeat,
+            reads_on=True,
         )
         self._mailbox = self._context.mailbox
         self._mailbox.open(loop, self._context.log, self._ledger)

@@ -60,10 +60,11 @@ class ClientSeat:
 
     def hello(self) -> Hello:
         """What to say first."""
-        if self.transport is None:
-            return Hello(magic=MAGIC, version=VERSION, seat=0, secret=bytes(SECRET_SIZE), received=0)
-        received = self.transport.stream.promise()
-        return Hello(magic=MAGIC, version=VERSION, seat=self.number, secret=self.secret, received=received)
+        seat, secret, received = 0, bytes(SECRET_SIZE), 0
+        if self.transport is not None:
+            seat, secret, received = self.number, self.secret, self.transport.stream.promise()
+        window = self._limits.max_resume_buffer
+        return Hello(magic=MAGIC, version=VERSION, seat=seat, secret=secret, received=received, window=window)
 
     def welcomed(self, link: Link, welcome: Welcome) -> bool:
         """Serve the session over `link`; whether it goes on. `InvalidPacketError` for what cannot be."""
@@ -75,7 +76,7 @@ class ClientSeat:
         if not self.transport.stream.reaches(welcome.received):
             self.transport.session.abort(CloseReason.INVALID_PACKET)
             raise InvalidPacketError(f"a WELCOME of {welcome.received} bytes, which were not sent")
-        self.transport.attach(link, welcome.received)
+        self.transport.attach(link, welcome.received, welcome.window)
         link.write(self.transport.stream.ack())  # the server opens a new session when it has heard of us
         if not resumed:
             self.transport.open()

@@ -93,7 +93,7 @@ class Limits:
             self._at_least(name, 1)
         if self.max_mailbox > _LARGEST_MAILBOX:
             raise ValueError(f"max_mailbox {self.max_mailbox} is above {_LARGEST_MAILBOX}")
-        self._at_least("max_resume_buffer", 16_384)  # eight times what is received before it is acknowledged
+        self._at_least("max_resume_buffer", 16_384)  # the smallest window, see `resume`
         self._at_least("max_seats_away", 1)
         self._at_least("low_watermark", 0)
         if self.low_watermark > self.high_watermark:

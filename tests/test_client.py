@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from virtual import run
 from wire import echo_server
 
 
@@ -104,6 +105,49 @@ async def test_packets_that_nobody_takes_hold_up_the_connection_and_are_not_lost
     assert len(client._queue) == 10
     packets = aiter(client)
     assert [(await anext(packets)).sequence for _ in range(5000)] == list(range(5000))
+
+
+@pytest.mark.parametrize("packets", [20, 33, 400])
+def test_two_ends_that_have_much_to_say_do_not_wait_for_each_other(gamenet, packets):
+    """More than the watermark waits at each, so that neither would read before the other did."""
+
+    async def main():
+        server = gamenet.Server()
+        got = []
+        server.on(2)(lambda session, packet: got.append(packet.sequence))
+        async with gamenet.testing.leak_check(), gamenet.testing.MemoryNetwork(capacity=8192) as net:
+            client = await net.connect(await net.serve(server))
+            session = next(iter(server.sessions))
+            for n in range(packets):
+                assert client.send(2, bytes(4000), n)
+                assert session.send(2, bytes(4000), n)
+            async with asyncio.timeout(5):
+                assert [(await anext(client)).sequence for _ in range(packets)] == list(range(packets))
+                while len(got) < packets:
+                    await asyncio.sleep(0.01)
+            assert got == list(range(packets))
+
+    run(gamenet, main)
+
+
+def test_a_client_that_gives_and_never_takes_is_bounded(gamenet):
+    """It reads on, and answers everything, to a server that does not read."""
+
+    async def main():
+        server = gamenet.Server(max_read_buffer=1000, write_timeout=None)
+        server.on(2)(lambda session, packet: session.suspend())
+        async with gamenet.testing.leak_check(), gamenet.testing.MemoryNetwork(capacity=8192) as net:
+            client = await net.connect(await net.serve(server), max_write_buffer=100_000)
+            client.dispatch.on(3)(lambda session, packet: session.reply(packet))
+            client.send(2)
+            await asyncio.sleep(0.1)
+            for n in range(300):
+                server.sessions.broadcast(3, bytes(1000), n)
+                await asyncio.sleep(0.001)
+                assert client.session.unsent_size < 120_000
+            assert client.close_reason == "slow_receiver"
+
+    run(gamenet, main)
 
 
 async def test_two_readers_are_refused(net):

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import ssl
+import time
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -47,10 +48,10 @@ class End:
         for packet in self.reader:
             if packet.packet_id == self.resume.DATA:
                 self.got += packet.body
-                ack = self.stream.handed_on(packet.body_size)
-                self.wire += ack or b""
+                if self.stream.handed_on(packet.body_size):
+                    self.wire += self.stream.ack()
             else:
-                self.stream.acknowledged(self.resume.read_ack(packet))
+                self.wire += self.stream.acknowledged(self.resume.read_ack(packet))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -97,11 +98,48 @@ def test_acks_are_checked(gamenet, resume):
     assert stream.unacknowledged == 0
 
 
+def test_no_more_than_the_window_is_on_the_way(resume):
+    stream, reader = resume.ResumableStream(100), resume.new_reader(resume.new_pool(1))
+
+    def bodies(records):
+        reader.feed(records)
+        return b"".join(packet.body for packet in reader)
+
+    assert bodies(stream.sending(b"a" * 99)) == b"a" * 99
+    assert not stream.is_full
+    assert bodies(stream.sending(b"b")) == b"b"
+    assert stream.is_full
+    assert stream.sending(b"c" * 150) == b""
+    assert stream.sending(b"d" * 50) == b""
+    assert [stream.reaches(received) for received in (100, 101)] == [True, False]  # sent, but not on its way
+    assert bodies(stream.acknowledged(99)) == b"c" * 99
+    assert bodies(stream.acknowledged(199)) == b"c" * 51 + b"d" * 49
+    assert stream.unacknowledged == 101
+    assert bodies(stream.resending()) == b"c" * 51 + b"d" * 49
+    stream.window = 20
+    assert bodies(stream.resending()) == b"c" * 20
+    assert bodies(stream.ending()) == b"c" * 31 + b"d" * 50
+    assert bodies(stream.acknowledged(300)) == b""
+    assert stream.unacknowledged == 0
+
+
+def test_a_large_piece_is_not_copied_for_each_acknowledgement(resume):
+    stream = resume.ResumableStream(65_536)
+    size = 16_000_000
+    stream.sending(bytes(size))
+    began = time.process_time()
+    for received in range(0, size, resume.ACK_EVERY):
+        stream.acknowledged(received)
+    assert time.process_time() - began < 4.0  # half a minute when it is
+    assert stream.unacknowledged <= resume.ACK_EVERY
+
+
 def test_an_ack_is_due_at_its_size_and_not_below(resume):
     stream = resume.ResumableStream()
-    assert stream.handed_on(resume.ACK_EVERY - 1) is None
-    assert stream.handed_on(1) == resume.record(resume.Ack(received=resume.ACK_EVERY))
-    assert stream.handed_on(1) is None
+    assert not stream.handed_on(resume.ACK_EVERY - 1)
+    assert stream.handed_on(1)
+    assert stream.ack() == resume.record(resume.Ack(received=resume.ACK_EVERY))
+    assert not stream.handed_on(1)
 
 
 def test_large_writes_become_several_records(resume):
@@ -122,13 +160,15 @@ def test_secrets(resume):
 
 def test_the_bytes_of_the_protocol(resume):
     """The wire format, as docs/client.md has it."""
-    hello = resume.Hello(magic=resume.MAGIC, version=1, seat=2, secret=b"s" * 16, received=3)
+    hello = resume.Hello(magic=resume.MAGIC, version=1, seat=2, secret=b"s" * 16, received=3, window=65_536)
     assert resume.record(hello).hex(" ", 1) == (
-        "01 2a 00 00 67 6e 72 0a 01 00 02 00 00 00 00 00 00 00" + " 73" * 16 + " 03 00 00 00 00 00 00 00"
+        "01 32 00 00 67 6e 72 0a 01 00 02 00 00 00 00 00 00 00" + " 73" * 16
+        + " 03 00 00 00 00 00 00 00 00 00 01 00 00 00 00 00"
     )
-    welcome = resume.Welcome(version=1, resumed=True, seat=2, secret=b"s" * 16, received=3)
+    welcome = resume.Welcome(version=1, resumed=True, seat=2, secret=b"s" * 16, received=3, window=65_536)
     assert resume.record(welcome).hex(" ", 1) == (
-        "02 27 00 00 01 00 01 02 00 00 00 00 00 00 00" + " 73" * 16 + " 03 00 00 00 00 00 00 00"
+        "02 2f 00 00 01 00 01 02 00 00 00 00 00 00 00" + " 73" * 16
+        + " 03 00 00 00 00 00 00 00 00 00 01 00 00 00 00 00"
     )
     assert resume.ResumableStream().sending(b"ab").hex() == "0306000061" + "62"
     assert resume.record(resume.Ack(received=258)).hex() == "040c0000" + "0201000000000000"
@@ -636,7 +676,7 @@ def test_coming_back_again_and_again_piles_nothing_up(gamenet, resume, packets):
             go_on.set()
             reader, writer = await net.open(4000)
             welcome = await shake_hands(resume, reader, writer, seat, secret)
-            writer.write(resume.ResumableStream().sending(stream[welcome.received :]))
+            writer.write(resume.ResumableStream(1 << 20).sending(stream[welcome.received :]))
             await settle()
             assert got == list(range(packets))
             writer.close()
@@ -644,7 +684,7 @@ def test_coming_back_again_and_again_piles_nothing_up(gamenet, resume, packets):
     run(gamenet, main)
 
 
-HELLO = "01 2a 00 00 67 6e 72 0a 01 00"
+HELLO = "01 32 00 00 67 6e 72 0a 01 00"
 
 
 @pytest.mark.parametrize(
@@ -652,9 +692,10 @@ HELLO = "01 2a 00 00 67 6e 72 0a 01 00"
     [
         bytes(8),
         b"GET / HTTP/1.1\r\n\r\n",
-        bytes.fromhex("01 29 00 00") + bytes(37),  # too short
-        bytes.fromhex(HELLO.replace("67", "68")) + bytes(32),  # another magic
-        bytes.fromhex(HELLO.replace("01 00", "02 00")) + bytes(32),  # another version
+        bytes.fromhex("01 31 00 00") + bytes(45),  # too short
+        bytes.fromhex(HELLO.replace("67", "68")) + bytes(34) + b"\1" + bytes(5),  # another magic
+        bytes.fromhex(HELLO.replace("01 00", "02 00")) + bytes(34) + b"\1" + bytes(5),  # another version
+        bytes.fromhex(HELLO) + bytes(32) + bytes.fromhex("ff 3f 00 00 00 00 00 00"),  # a window of 16,383
         bytes.fromhex("03 05 00 00 61"),  # data without a seat
         bytes.fromhex("06 04 00 00"),
     ],
@@ -690,8 +731,8 @@ def test_who_says_nothing_is_refused_in_time(gamenet):
     run(gamenet, main)
 
 
-async def shake_hands(resume, reader, writer, seat=0, secret=bytes(16), received=0):
-    hello = resume.Hello(magic=resume.MAGIC, version=1, seat=seat, secret=secret, received=received)
+async def shake_hands(resume, reader, writer, seat=0, secret=bytes(16), received=0, window=16_384):
+    hello = resume.Hello(magic=resume.MAGIC, version=1, seat=seat, secret=secret, received=received, window=window)
     writer.write(resume.record(hello))
     record = await reader.readexactly(4 + resume.Welcome.body_size_of())
     return resume.Welcome.unpack(record[4:])
@@ -808,6 +849,102 @@ def test_a_reader_that_does_not_read_holds_up_the_sender_and_no_ack(gamenet):
                 assert answers == list(range(500)) * 6
                 await asyncio.sleep(5)
                 assert got == list(range(3000))
+
+    run(gamenet, main)
+
+
+@pytest.mark.parametrize("windows", [(65_536, 65_536), (16_384, 65_536), (65_536, 16_384)])
+@pytest.mark.parametrize("packets", [15, 33, 400])
+def test_both_ends_come_back_with_much_to_say(gamenet, packets, windows):
+    """More than the watermark waits at each, so that neither would read before the other did."""
+
+    async def main():
+        async with world(gamenet, max_resume_buffer=windows[0]) as (net, server):
+            got, heard = [], []
+            server.on(2)(lambda session, packet: got.append(packet.sequence))
+            client = client_of(gamenet, net, backoff=[3, *LONG], max_resume_buffer=windows[1])
+            async with client:
+                await client.connected()
+                session = next(iter(server.sessions))
+                net.reset()
+                await settle()
+                for n in range(packets):
+                    assert client.send(2, bytes(2000), n)
+                    assert session.send(2, bytes(2000), n)
+                await asyncio.sleep(4)
+                async with asyncio.timeout(5):
+                    for _ in range(packets):
+                        heard.append((await anext(client)).sequence)
+                    while len(got) < packets:
+                        await settle()
+                assert got == heard == list(range(packets))
+                assert server.told == ["opened", "away", "resumed"]
+
+    run(gamenet, main)
+
+
+def test_a_slow_link_brings_what_both_ends_have_to_say(gamenet):
+    """The server does not read before it is rid of what it has: for longer than the client's `write_timeout`."""
+
+    async def main():
+        async with world(gamenet) as (net, server), client_of(gamenet, net, backoff=[3, *LONG]) as client:
+            server.on(2)(lambda session, packet: None)
+            await client.connected()
+            session = next(iter(server.sessions))
+            net.reset()
+            await settle()
+            net.to_server = net.to_client = gamenet.testing.chaos(drip=(1000, 0.1))
+            for n in range(300):
+                assert client.send(2, bytes(2000), n)
+                assert session.send(2, bytes(2000), n)
+            for n in range(300):
+                assert (await anext(client)).sequence == n
+            assert asyncio.get_running_loop().time() > 60
+            while server.stats()["packets_dispatched"] < 300:
+                await settle()
+            assert server.told == ["opened", "away", "resumed"]
+
+    run(gamenet, main)
+
+
+def test_what_waits_at_the_end_leaves_before_it(gamenet):
+    """More than the window: it is not acknowledged any more, and the peer takes it at its own pace."""
+
+    async def main():
+        async with world(gamenet) as (net, server):
+            server.on(2)(lambda session, packet: [session.send(3, bytes(4000), n) for n in range(100)] and session.close())
+            async with client_of(gamenet, net, backoff=[]) as client:
+                await client.connected()
+                client.send(2)
+                assert [(await anext(client)).sequence for _ in range(100)] == list(range(100))
+                assert await client.wait_closed() == "given_up"
+            await settle()
+            assert server.told == ["opened", "closed"]
+
+    run(gamenet, main)
+
+
+def test_who_asks_and_does_not_read_makes_nothing_grow(gamenet, resume):
+    async def main():
+        async with world(gamenet, write_timeout=None) as (net, server):
+            reader, writer = await net.open(4000)
+            await shake_hands(resume, reader, writer)
+            writer.write(resume.record(resume.Ack(received=0)))
+            await settle()
+            writer.transport.pause_reading()
+            link = next(iter(server._seats._seats.values())).transport.link
+            pings = resume.record(resume.PING) * 1000
+            for _ in range(200):
+                writer.write(pings)
+                await asyncio.sleep(0.001)
+            assert link.transport.get_write_buffer_size() < 100_000  # what made it full, and one ACK
+            writer.transport.resume_reading()
+            await settle()
+            assert link.transport.get_write_buffer_size() == 0
+            answers = await reader.read(1 << 20)
+            writer.write(resume.record(resume.PING))
+            assert await reader.readexactly(12) == answers[:12]
+            writer.close()
 
     run(gamenet, main)
 
