@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl as ssl_module
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -191,9 +191,14 @@ class Client:
         return SessionClosedError(f"the connection has ended: {self.close_reason}")
 
     def _end_requests(self, reason: str) -> None:
-        for answer in self._requests.values():
-            if not answer.done():
+        queued = self._queued_sequences()
+        for sequence, answer in self._requests.items():
+            if not answer.done() and sequence not in queued:
                 answer.set_exception(SessionClosedError(f"the connection has ended: {reason}"))
+
+    def _queued_sequences(self) -> Container[int | None]:
+        """Of requests that no connection has seen."""
+        return ()
 
     def _end(self) -> None:
         """Nothing will arrive any more."""
