@@ -178,6 +178,11 @@ class ResumableStream:
         return self.sent - self._kept_from
 
     @property
+    def acknowledged_up_to(self) -> int:
+        """How many bytes the peer said that it has."""
+        return self._kept_from
+
+    @property
     def is_full(self) -> bool:
         """Whether more would have to wait for an acknowledgement."""
         return self.sent - self._kept_from >= self.window

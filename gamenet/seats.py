@@ -113,8 +113,8 @@ class Seats:
 
     def greeted(self, link: SeatLink, hello: Hello) -> None:
         """It has said who it is."""
-        self._links.discard(link)
         seat = self._find(hello)
+        self._links.discard(link)
         if seat is None:
             self.counts["unknown"] += bool(hello.seat)
             self._welcome(link, hello)
@@ -135,11 +135,18 @@ class Seats:
     # -- seats
 
     def _find(self, hello: Hello) -> Seat | None:
-        """The seat that it may have again, if there is one."""
+        """The seat that it may have again, if there is one. `InvalidPacketError` for a HELLO that came too late: one of
+        an attempt that its client gave up, behind that of the next one, must not end what that goes on with.
+        """
         seat = self._seats.get(hello.seat)
-        if seat is None or not same_secret(seat.secret, hello.secret):
+        if seat is None or not same_secret(seat.secret, hello.secret) or seat.transport.is_closing():
             return None
-        if not seat.transport.stream.reaches(hello.received):
+        stream = seat.transport.stream
+        if hello.received < stream.acknowledged_up_to:
+            raise InvalidPacketError(
+                f"a HELLO of {hello.received} bytes received, {stream.acknowledged_up_to} were acknowledged already"
+            )
+        if not stream.reaches(hello.received):
             self._drop(seat, CloseReason.INVALID_PACKET)
             return None
         return seat

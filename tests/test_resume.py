@@ -814,6 +814,200 @@ def test_having_received_what_was_not_sent_is_no_resume(gamenet, resume, receive
     run(gamenet, main)
 
 
+def test_a_hello_that_comes_too_late_harms_nobody(gamenet, resume):
+    """A client gave an attempt up whose HELLO was still on its way, and went on over another connection."""
+
+    async def main():
+        async with world(gamenet) as (net, server), client_of(gamenet, net) as client:
+            await client.connected()
+            for _ in range(4):
+                await client.request(1, bytes(1000))
+            seat = client._seat
+            acknowledged = next(iter(server._seats._seats.values())).transport.stream.acknowledged_up_to
+            assert acknowledged > 2000
+            reader, writer = await net.open(4000)
+            late = {"seat": seat.number, "secret": seat.secret, "received": acknowledged - 1, "window": 65_536}
+            writer.write(resume.record(resume.Hello(magic=resume.MAGIC, version=1, **late)))
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+            assert server.stats()["seats"]["refused"] == 1
+            await client.request(1)
+            assert client.stats()["connections"] == 1
+            assert server.told == ["opened"]
+            reader, writer = await net.open(4000)
+            late["received"] += 1  # as old, and not to be told from one of now: the client comes back once more
+            writer.write(resume.record(resume.Hello(magic=resume.MAGIC, version=1, **late)))
+            await settle()
+            writer.close()
+            await settle()
+            await client.request(1)
+            assert server.stats()["accepted"] == 1
+            assert client.stats()["resumed"] == client.stats()["lost"] == 1
+
+    run(gamenet, main)
+
+
+def test_a_session_that_closes_is_not_resumed(gamenet, resume):
+    """Its client cannot take what is sent before the end, and comes by another connection."""
+
+    async def main():
+        async with world(gamenet) as (net, server):
+            reader, writer = await net.open(4000)
+            first = await shake_hands(resume, reader, writer)
+            writer.write(resume.record(resume.Ack(received=0)))
+            await settle()
+            writer.transport.pause_reading()
+            session = next(iter(server.sessions))
+            for _ in range(40):
+                session.send(3, bytes(8000))
+            session.close()  # but what it has to write does not leave
+            await settle()
+            assert server.stats()["sessions"] == 1
+            reader, again = await net.open(4000)
+            second = await shake_hands(resume, reader, again, first.seat, first.secret)
+            assert not second.resumed
+            assert second.seat != first.seat
+            again.close()
+            writer.transport.abort()
+
+    run(gamenet, main)
+
+
+class FakeServer(asyncio.Protocol):
+    """Answers each HELLO with the next of some WELCOMEs, and an ACK."""
+
+    def __init__(self, resume, welcomes, hellos):
+        self.resume, self.welcomes, self.hellos, self.reader = resume, welcomes, hellos, None
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.reader = self.resume.new_reader(self.resume.new_pool(1))
+
+    def data_received(self, data):
+        self.reader.feed(data)
+        for packet in self.reader:
+            if packet.packet_id == 1 and self.welcomes:
+                self.hellos.append(self.resume.read_hello(packet))
+                fields = {"version": 1, "resumed": False, "seat": 7, "secret": b"s" * 16, "received": 0, "window": 65_536}
+                welcome = self.resume.Welcome(**fields | self.welcomes.pop(0))
+                self.transport.write(self.resume.record(welcome) + self.resume.record(self.resume.Ack(received=0)))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"resumed": True}, {"received": 1}, {"received": (1 << 64) - 1}, {"window": 16_383}, {"version": 2}], ids=str
+)
+def test_a_welcome_that_cannot_be_is_a_failed_attempt(gamenet, resume, wrong):
+    async def main():
+        hellos = []
+        async with gamenet.testing.leak_check(), gamenet.testing.MemoryNetwork() as net:
+            welcomes = [wrong, {}]
+            net.transports.listen("", 4000, lambda: FakeServer(resume, welcomes, hellos))
+            async with client_of(gamenet, net, backoff=[1]) as client:
+                await client.connected()
+                assert names(client.seen) == ["Connecting", "Waiting", "Connecting", "Connected"]
+                assert not client.seen[-1].resumed
+                assert [hello.seat for hello in hellos] == [0, 0]
+                assert client.send(1, b"it works")
+
+    run(gamenet, main)
+
+
+def test_who_is_welcomed_back_to_a_session_that_ended_meanwhile_begins_anew(gamenet, resume):
+    async def main():
+        hellos = []
+        async with gamenet.testing.leak_check(), gamenet.testing.MemoryNetwork() as net:
+            welcomes = [{}, {"resumed": True}, {}]
+            net.transports.listen("", 4000, lambda: FakeServer(resume, welcomes, hellos))
+            async with client_of(gamenet, net, backoff=[1, 1]) as client:
+                await client.connected()
+                net.to_client = gamenet.testing.chaos(stall=(0, 1.0))
+                net.reset()
+                await asyncio.sleep(1.5)
+                assert isinstance(client.state, gamenet.Connecting)
+                client.session.abort("enough")
+                await client.connected()
+                assert [hello.seat for hello in hellos] == [0, 7, 0]
+                assert not client.state.resumed
+
+    run(gamenet, main)
+
+
+def test_a_silent_link_is_lost_and_not_its_session(gamenet):
+    """With heartbeats as well, whose silence would end a session."""
+
+    async def main():
+        heartbeat = gamenet.Heartbeat(10, 11, interval=2.0)
+        async with (
+            world(gamenet, heartbeat=heartbeat) as (net, server),
+            client_of(gamenet, net, heartbeat=heartbeat) as client,
+        ):
+            await client.connected()
+            net.freeze()
+            client.send(1, b"late")
+            await asyncio.sleep(16)
+            net.thaw()
+            await settle()
+            assert (await anext(client)).body == b"late"
+            assert gamenet.Lost("link_timeout") in client.seen
+            assert server.stats()["accepted"] == 1
+
+    run(gamenet, main)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_is_queued_while_it_is_away_survives_a_server_that_restarts(gamenet, restarted):
+    async def main():
+        async with world(gamenet) as (net, server):
+            got = []
+            server.on(2)(lambda session, packet: got.append(packet.body))
+            options = {"keep_queued": True, "queue_size": 4, "backoff": [3, *LONG]}
+            async with client_of(gamenet, net, **options) as client:
+                await client.connected()
+                client.send(2, b"before")
+                await settle()
+                net.reset()
+                await settle()
+                assert client.send(2, b"one")
+                assert await asyncio.to_thread(client.send_threadsafe, 2, b"two")
+                asking = asyncio.ensure_future(client.request(1, b"three", timeout=20.0))
+                await settle()
+                assert client.send(2, b"four")
+                assert not client.send(2, b"one too many")
+                assert (client.stats()["queued"], client.stats()["sends_refused"]) == (4, 1)
+                if restarted:
+                    await server.stop(0)
+                    await server.start("127.0.0.1", 4000)
+                await client.connected()
+                assert client.send(2, b"five")
+                assert (await asking).body == b"three"
+                await settle()
+                assert got == [b"before", b"one", b"two", b"four", b"five"]
+                assert client.seen[-1] == gamenet.Connected(resumed=not restarted)
+
+    run(gamenet, main)
+
+
+def test_a_queue_leaves_room_for_what_the_session_holds(gamenet):
+    async def main():
+        async with world(gamenet) as (net, server):
+            got = []
+            server.on(2)(lambda session, packet: got.append(packet.sequence))
+            options = {"keep_queued": True, "max_write_buffer": 40_000, "backoff": [3, *LONG]}
+            async with client_of(gamenet, net, **options) as client:
+                await client.connected()
+                net.freeze()
+                taken = [client.send(2, bytes(992), n) for n in range(10)]
+                net.thaw()
+                net.reset()
+                await settle()
+                taken += [client.send(2, bytes(992), n) for n in range(10, 40)]
+                assert taken == [True] * 20 + [False] * 20
+                await asyncio.sleep(4)
+                assert got == list(range(20))
+
+    run(gamenet, main)
+
+
 def test_a_server_without_resume_is_given_up(gamenet):
     async def main():
         async with world(gamenet, resume=False) as (net, _server), client_of(gamenet, net, backoff=[1, 1]) as client:
