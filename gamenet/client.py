@@ -178,10 +178,17 @@ class Client:
 
     def session_opened(self, session: Session) -> None:
         """Called when the connection was made."""
+        if self._closed.done():  # too late
+            session.abort()
 
     def session_closed(self, session: Session, reason: str) -> None:
         """Called when the connection is gone."""
         self._end_requests(reason)
+        self._end()
+
+    def abandon(self) -> None:
+        """End it at once, also a connection that is only being made."""
+        self.session.abort()
         self._end()
 
     def _new_session(self) -> Session:
@@ -257,8 +264,12 @@ async def connect(
     limits.setdefault("idle_timeout", None)
     transports = choose_client(transport, asyncio.get_running_loop())
     client = Client(transports, Limits(**limits), layout, packets, max_queued, heartbeat)
-    async with connect_deadline(host, port, connect_timeout):
-        await transports.create_connection(lambda: client.session, host, port, ssl=ssl)
+    try:
+        async with connect_deadline(host, port, connect_timeout):
+            await transports.create_connection(lambda: client.session, host, port, ssl=ssl)
+    except BaseException:
+        client.abandon()
+        raise
     try:
         yield client
     finally:

@@ -150,6 +150,25 @@ def test_a_client_that_gives_and_never_takes_is_bounded(gamenet):
     run(gamenet, main)
 
 
+async def test_cancelling_behind_connection_made_leaves_nothing(net, secure, monkeypatch, until):
+    """Whoever makes the connection has not returned it yet."""
+    server = await net.server()
+    opened = []
+
+    def session_opened(client, session):
+        opened.append(session)
+        connecting.cancel()
+
+    monkeypatch.setattr(net.gamenet.Client, "session_opened", session_opened)
+    connecting = asyncio.ensure_future(net.connect(server))
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert len(opened) == 1
+    await until(lambda: opened[0].is_closed)
+    assert opened[0].close_reason == "closed"
+    await until(lambda: not server.sessions)
+
+
 async def test_two_readers_are_refused(net):
     client = await net.connect(await net.server())
     first = asyncio.ensure_future(anext(aiter(client)))

@@ -680,6 +680,34 @@ async def test_a_proxy_that_freezes(net, until):
             await client.connected()
 
 
+@pytest.mark.parametrize("resume", [False, True])
+async def test_cancelling_behind_connection_made_leaves_nothing(net, secure, monkeypatch, until, resume):
+    """Whoever makes the connection has not returned it yet. `close()` then does not wait for ever."""
+    options = {"resume": resume} if net.transport != "epoll" or not resume else {"resume": True, "transport": "auto"}
+    server = await net.server(**options)
+    client = net.gamenet.ReconnectingClient(
+        "127.0.0.1", server.port, transport=net.transport, ssl=net.tls[1], resume=resume
+    )
+    protocol = net.gamenet.client_seat.ClientLink if resume else type(client.session)
+    connection_made = protocol.connection_made
+    made = []
+
+    def and_cancel(self, transport):
+        connection_made(self, transport)
+        if self is client.session or (resume and not made):
+            made.append(self)
+            client._task.cancel()
+
+    monkeypatch.setattr(protocol, "connection_made", and_cancel)
+    client.start()
+    await asyncio.wait([client._task])
+    async with asyncio.timeout(10):
+        await client.close()
+    await until(lambda: made[0].is_closed)
+    assert client.close_reason == "closed"
+    await until(lambda: not server.sessions)
+
+
 async def test_closing_during_a_tls_handshake_that_never_ends(net, until):
     heard = []
 
