@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl as ssl_module
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,8 @@ class Client:
         answer_heartbeats(heartbeat, self.dispatch, codec)
         self._ledger = Ledger()
         self._context = SessionContext(
-            self, loop, limits, codec, pool, self.dispatch.routes, self._ledger, logger, heartbeat=heartbeat
+            self, loop, limits, codec, pool, self.dispatch.routes, self._ledger, logger, heartbeat=heartbeat,
+            reads_on=True,
         )
         self._mailbox = self._context.mailbox
         self._mailbox.open(loop, self._context.log, self._ledger)
@@ -177,10 +178,17 @@ class Client:
 
     def session_opened(self, session: Session) -> None:
         """Called when the connection was made."""
+        if self._closed.done():  # too late
+            session.abort()
 
     def session_closed(self, session: Session, reason: str) -> None:
         """Called when the connection is gone."""
         self._end_requests(reason)
+        self._end()
+
+    def abandon(self) -> None:
+        """End it at once, also a connection that is only being made."""
+        self.session.abort()
         self._end()
 
     def _new_session(self) -> Session:
@@ -190,9 +198,14 @@ class Client:
         return SessionClosedError(f"the connection has ended: {self.close_reason}")
 
     def _end_requests(self, reason: str) -> None:
-        for answer in self._requests.values():
-            if not answer.done():
+        queued = self._queued_sequences()
+        for sequence, answer in self._requests.items():
+            if not answer.done() and sequence not in queued:
                 answer.set_exception(SessionClosedError(f"the connection has ended: {reason}"))
+
+    def _queued_sequences(self) -> Container[int | None]:
+        """Of requests that no connection has seen."""
+        return ()
 
     def _end(self) -> None:
         """Nothing will arrive any more."""
@@ -251,8 +264,12 @@ async def connect(
     limits.setdefault("idle_timeout", None)
     transports = choose_client(transport, asyncio.get_running_loop())
     client = Client(transports, Limits(**limits), layout, packets, max_queued, heartbeat)
-    async with connect_deadline(host, port, connect_timeout):
-        await transports.create_connection(lambda: client.session, host, port, ssl=ssl)
+    try:
+        async with connect_deadline(host, port, connect_timeout):
+            await transports.create_connection(lambda: client.session, host, port, ssl=ssl)
+    except BaseException:
+        client.abandon()
+        raise
     try:
         yield client
     finally:

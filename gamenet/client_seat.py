@@ -60,26 +60,35 @@ class ClientSeat:
 
     def hello(self) -> Hello:
         """What to say first."""
-        if self.transport is None:
-            return Hello(magic=MAGIC, version=VERSION, seat=0, secret=bytes(SECRET_SIZE), received=0)
-        received = self.transport.stream.promise()
-        return Hello(magic=MAGIC, version=VERSION, seat=self.number, secret=self.secret, received=received)
+        seat, secret, received = 0, bytes(SECRET_SIZE), 0
+        if self.transport is not None:
+            seat, secret, received = self.number, self.secret, self.transport.stream.promise()
+        window = self._limits.max_resume_buffer
+        return Hello(magic=MAGIC, version=VERSION, seat=seat, secret=secret, received=received, window=window)
 
     def welcomed(self, link: Link, welcome: Welcome) -> bool:
         """Serve the session over `link`; whether it goes on. `InvalidPacketError` for what cannot be."""
-        resumed = welcome.resumed and self.transport is not None
-        if self.transport is None or not welcome.resumed:
+        if not welcome.resumed:
             session = self._new_session()
             self.transport = ResumableTransport(self._loop, self._limits, session, self._lost, self._gone)
+        transport = self.transport
+        if transport is None:
+            raise InvalidPacketError("a WELCOME back to a session that has ended meanwhile, or never was")
         self.number, self.secret = welcome.seat, welcome.secret
-        if not self.transport.stream.reaches(welcome.received):
-            self.transport.session.abort(CloseReason.INVALID_PACKET)
-            raise InvalidPacketError(f"a WELCOME of {welcome.received} bytes, which were not sent")
-        self.transport.attach(link, welcome.received)
-        link.write(self.transport.stream.ack())  # the server opens a new session when it has heard of us
-        if not resumed:
-            self.transport.open()
-        return resumed
+        if not transport.stream.reaches(welcome.received):
+            self._abandon(transport)
+            raise InvalidPacketError(f"a WELCOME of {welcome.received} bytes received, which were not sent")
+        transport.attach(link, welcome.received, welcome.window)
+        link.write(transport.stream.ack())  # the server opens a new session when it has heard of us
+        if not transport.is_open:
+            transport.open()
+        return welcome.resumed
+
+    def _abandon(self, transport: ResumableTransport) -> None:
+        if transport.is_open:
+            transport.session.abort(CloseReason.INVALID_PACKET)
+        else:
+            transport.abort()
 
     def _lost(self, transport: ResumableTransport, reason: str) -> None:
         if transport is self.transport:

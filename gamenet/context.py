@@ -66,6 +66,7 @@ class SessionContext:
         heartbeat: Heartbeat | None = None,
         login_required: bool = False,
         mailbox: LoopMailbox | None = None,
+        reads_on: bool = False,
     ) -> None:
         self.owner = owner
         self.loop = loop
@@ -88,6 +89,7 @@ class SessionContext:
         self.slow_policies = SlowPolicies() if slow_policies is None else slow_policies
         self.heartbeat = heartbeat
         self.login_required = login_required
+        self.reads_on = reads_on  # however much its sessions have to send: of two ends that wait, one must
         self.mailbox = LoopMailbox(limits.max_mailbox, limits.dispatch_budget) if mailbox is None else mailbox
         self.tasks: set[asyncio.Future[Any]] = set()  # handlers that wait
         for watcher in context_watchers:

@@ -123,7 +123,7 @@ class Limits:
         ):
             self._check_int(name, 1)
         self._check_int("max_mailbox", 1, _LARGEST_MAILBOX)
-        self._check_int("max_resume_buffer", 16_384)  # eight times what is received before it is acknowledged
+        self._check_int("max_resume_buffer", 16_384)  # the smallest window, see `resume`
         self._check_int("low_watermark", 0)
         if self.low_watermark > self.high_watermark:
             raise ValueError(f"low_watermark {self.low_watermark} is above high_watermark {self.high_watermark}")

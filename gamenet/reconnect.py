@@ -11,7 +11,7 @@ import random
 import ssl as ssl_module
 import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +20,12 @@ from gamenet.backoff import Backoff, delays_of
 from gamenet.client import Client, connect_deadline, logger
 from gamenet.client_seat import ClientSeat
 from gamenet.client_states import Closed, Connected, Connecting, GivenUp, Lost, State, StateFeed, States, Waiting
-from gamenet.errors import CloseReason, SessionClosedError, wrong_thread
+from gamenet.errors import CloseReason, SessionClosedError, wrong_thread, wrong_type
 from gamenet.frames import frame_of
 from gamenet.heartbeat import Heartbeat
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
+from gamenet.loop_mailbox import send_frame_to
 from gamenet.packets import Packet
 from gamenet.session import Session
 from gamenet.transports import TransportName, Transports, choose_client
@@ -61,18 +62,19 @@ class ReconnectingClient(Client):
     attempt has failed; with anything else it is given up at once.
 
     `keep_queued=True`: what is sent while there is no connection waits for the next one, up to `queue_size` packets
-    and half of `max_write_buffer` bytes; `send()` returns False for what is above, and is counted. What was handed
-    to a connection that dies may be lost.
+    and half of `max_write_buffer` bytes; `send()` returns False for what is above, and is counted. So do requests.
+    What was handed to a connection that dies may be lost.
 
     `on_state(state)` is called with each state, as `states()` iterates over them. `rng` gives the jitter. All else is
     as in `gamenet.connect`; with a `heartbeat`, `idle_timeout` is three of its intervals unless it is given, so that a
-    peer that vanished without a word is noticed.
+    peer that vanished without a word is noticed (with `resume` `link_timeout` does that, and the session is kept).
 
     `resume=True`, for servers that have it, too: the session outlives its connections. What was sent and not received
     is sent again, what was received is not; requests go on; `greet()` is for new sessions only. A later
-    `Connected(resumed=False)` says that the server did not know the session any more, and that this one is new.
+    `Connected(resumed=False)` says that the server did not know the session any more, and that this one is new: what
+    the old one had not brought over is lost, but for what `keep_queued` kept while there was no connection.
 
-    `ValueError`, naming it, for what is out of range.
+    `ValueError`, naming it, for what is out of range, `TypeError` for a `backoff` that is no iterable.
     """
 
     def __init__(
@@ -103,8 +105,10 @@ class ReconnectingClient(Client):
             raise ValueError(f"connect_timeout {connect_timeout} is not above 0 seconds")
         if queue_size < 1:
             raise ValueError(f"queue_size {queue_size} is below 1")
-        beats = None if heartbeat is None or heartbeat.interval is None else SILENT_BEATS * heartbeat.interval
-        limits.setdefault("idle_timeout", beats)
+        if backoff is not None and not isinstance(backoff, Backoff | Iterable):
+            raise wrong_type("backoff", "a Backoff or an iterable of seconds", backoff)
+        interval = None if heartbeat is None or resume else heartbeat.interval
+        limits.setdefault("idle_timeout", None if interval is None else SILENT_BEATS * interval)
         transports = choose_client(transport, asyncio.get_running_loop())
         super().__init__(transports, Limits(**limits), layout, packets, max_queued, heartbeat)
         self.host = host
@@ -116,7 +120,7 @@ class ReconnectingClient(Client):
         self._stable_after = stable_after
         self._keep_queued = keep_queued
         self._queue_size = queue_size
-        self._unsent: deque[bytes] = deque()
+        self._unsent: deque[tuple[bytes, int | None]] = deque()  # packets, and the sequence numbers of requests
         self._unsent_size = 0
         self._greet = greet
         self._on_state = on_state
@@ -224,7 +228,7 @@ class ReconnectingClient(Client):
             return super().send(packet, body, sequence, header)
         if self._thread != threading.get_ident():
             raise wrong_thread(self._thread, threading.get_ident())
-        return self._keep(frame_of(self._context.codec, packet, body, sequence, header))
+        return self._keep(frame_of(self._context.codec, packet, body, sequence, header), sequence)
 
     def send_threadsafe(
         self, packet: RawPacket | int, body: ReadableBuffer = b"", sequence: int | None = None,
@@ -240,26 +244,37 @@ class ReconnectingClient(Client):
         return self._mailbox.put(item) or self._mailbox.refuse()
 
     def _send_or_keep(self, frame: bytes) -> None:
-        if not (self._may_send() and self.session.send_frame(frame)):
+        if self._may_send():
+            send_frame_to(self.session, self._context.codec, frame)
+        else:
             self._keep(frame)
 
-    def _keep(self, frame: bytes) -> bool:
+    def _keep(self, frame: bytes, sequence: int | None = None) -> bool:
         room = self._context.limits.max_write_buffer // 2 - self._unsent_size
+        if self.session.is_away:
+            room -= self.session.unsent_size
         if not self._keep_queued or self._end_reason or len(self._unsent) >= self._queue_size or len(frame) > room:
             self._ledger.sends_refused += 1
             return False
-        self._unsent.append(frame)
+        self._unsent.append((frame, sequence))
         self._unsent_size += len(frame)
         return True
 
     def _may_send(self) -> bool:
         if not self.session.is_open:
             return False
-        return self._has_greeted or asyncio.current_task() is self._task  # that is `greet()`
+        if self._has_greeted:  # what a session that is away was given is lost with it, a queue is not
+            return not (self._keep_queued and (self._unsent or self.session.is_away))
+        return asyncio.current_task() is self._task  # that is `greet()`
 
     def _send_queued(self) -> None:
-        while self._unsent and self.session.send_frame(self._unsent[0]):
-            self._unsent_size -= len(self._unsent.popleft())
+        while self._unsent and self.session.is_open:
+            frame, _ = self._unsent.popleft()
+            self._unsent_size -= len(frame)
+            send_frame_to(self.session, self._context.codec, frame)  # `greet()` may have changed the layout
+
+    def _queued_sequences(self) -> Container[int | None]:
+        return {sequence for _, sequence in self._unsent} if self._end_reason is None else ()
 
     # -- connecting, again and again
 

@@ -36,7 +36,7 @@ class ResumableTransport(asyncio.Transport):
     ) -> None:
         super().__init__()
         self.session = session
-        self.stream = ResumableStream()
+        self.stream = ResumableStream(limits.max_resume_buffer)
         self.link: Link | None = None
         self.seat: Any = None
         """The server's own: what it keeps this under."""
@@ -59,9 +59,12 @@ class ResumableTransport(asyncio.Transport):
 
     # -- links
 
-    def attach(self, link: Link, peer_received: int) -> None:
-        """Go on over `link`, whose other end has received so much. `InvalidPacketError` if that cannot be."""
+    def attach(self, link: Link, peer_received: int, window: int) -> None:
+        """Go on over `link`, whose other end has received so much, and lets `window` bytes wait. `InvalidPacketError`
+        if that cannot be.
+        """
         self.stream.acknowledged(peer_received)
+        self.stream.window = min(window, self._max_buffer)
         self.link = link
         link.owner = self
         self._socket_transport = link.transport
@@ -110,11 +113,13 @@ class ResumableTransport(asyncio.Transport):
         self._pending.append(body)
         self._pending_size += len(body)
         if self._pending_size > self._max_buffer and self.link is not None:
-            self.link.pause_reading()  # the peer does not keep to what we acknowledge: TCP will hold it up
+            self.link.pause_reading()  # the peer does not keep to our window: TCP will hold it up
 
     def acknowledged(self, received: int) -> None:
         """The peer has so many bytes."""
-        self.stream.acknowledged(received)
+        records = self.stream.acknowledged(received)
+        if records and self.link is not None:
+            self.link.write(records)
         self._look_at_writing()
 
     def ended(self) -> None:
@@ -123,10 +128,10 @@ class ResumableTransport(asyncio.Transport):
         self._deliver()
 
     def _hand_on(self, body: bytes) -> None:
-        ack = self.stream.handed_on(len(body))
+        is_due = self.stream.handed_on(len(body))
         self.session.data_received(body)
-        if ack is not None and self.link is not None:
-            self.link.write(ack)
+        if is_due and self.link is not None:
+            self.link.acknowledge()
 
     def _deliver(self) -> None:
         self._is_delivery_due = False
@@ -188,6 +193,7 @@ class ResumableTransport(asyncio.Transport):
         if self.link is None:
             self._gone()
         else:
+            self.link.write(self.stream.ending())
             self.link.end()
 
     def abort(self) -> None:
@@ -227,7 +233,7 @@ class ResumableTransport(asyncio.Transport):
         """Have the session wait while there is no link, the link is full, or the peer has not acknowledged enough."""
         link = self.link
         must_wait = link.is_full if link is not None else not self._has_peer_ended
-        must_wait = must_wait or self.stream.unacknowledged >= self._max_buffer
+        must_wait = must_wait or self.stream.is_full
         if self._has_peer_ended and link is None:
             must_wait = False
         if must_wait == self._is_write_paused or self._is_gone or not self.is_open:
@@ -259,6 +265,7 @@ class Link(asyncio.Protocol):
         self._reader = new_reader(pool)
         self._gathered: list[bytes] = []  # of the records of one chunk
         self._is_read_paused = False
+        self._is_ack_due = False  # and waits for room
         self._last_heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.reason: str | None = None
@@ -317,6 +324,8 @@ class Link(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.is_full = False
+        if self._is_ack_due:
+            self.acknowledge()
         if self.owner is not None:
             self.owner._look_at_writing()
 
@@ -326,6 +335,12 @@ class Link(asyncio.Protocol):
         """Write records."""
         if self.transport is not None and data and not self.transport.is_closing():
             self.transport.write(data)
+
+    def acknowledge(self) -> None:
+        """Say what the owner took. While the peer reads nothing one of them waits, however often it is asked for."""
+        self._is_ack_due = self.is_full
+        if not self.is_full and self.owner is not None:
+            self.write(self.owner.stream.ack())
 
     def pause_reading(self) -> None:
         """Take nothing more from the socket."""
@@ -375,7 +390,7 @@ class Link(asyncio.Protocol):
         if kind == Ack._id:
             owner.acknowledged(read_ack(packet))
         elif kind == PING:
-            self.write(owner.stream.ack())
+            self.acknowledge()
         elif kind == END:
             owner.ended()
         else:

@@ -6,12 +6,15 @@ knows a loop, a socket or a clock.
 
 Below the session, a connection carries records, packets of a layout of their own (1 byte of kind, 3 bytes of size):
 
-    HELLO    client, first: the seat it had (0: none), its secret, and how many bytes its session took
+    HELLO    client, first: the seat it had (0: none), its secret, how many bytes its session took, and its window
     WELCOME  server, once, in answer: the same of its side, and whether the seat goes on
     DATA     bytes of the session, as they stand on a wire without resume
     ACK      how many bytes the session took
     PING     asks for an ACK
     END      nothing more will come: an orderly end, where the end of a connection alone is a loss
+
+A window is how many bytes may be on the way and not acknowledged: what a session that does not read lets wait. With
+more the connection would have to be left unread, with the ACKs on it, and two ends could wait for each other.
 
 Counting bytes needs no number in any packet, and leaves layouts, ciphers and sequence numbers of users alone.
 """
@@ -21,6 +24,7 @@ from __future__ import annotations
 import hmac
 import secrets
 from collections import deque
+from typing import TypeVar
 
 from gamenet._core import HeaderCodec, PacketBuffer, PoolAllocator, RawPacket
 from gamenet.errors import InvalidPacketError
@@ -36,8 +40,11 @@ MAX_DATA = 1024
 `assembly_timeout` of what is in it has passed."""
 
 ACK_EVERY = 2048
-"""Bytes that are received before they are acknowledged: 12 bytes for 2,048. A sender's `max_resume_buffer` is larger,
-or both would wait for ever; and on that same link it hears of progress within its `write_timeout`."""
+"""Bytes that are received before they are acknowledged: 12 bytes for 2,048. A window is larger, or both would wait for
+ever; and on that same link a sender hears of progress within its `write_timeout`."""
+
+MIN_WINDOW = 16_384
+"""The smallest window: eight times what is received before it is acknowledged."""
 
 SECRET_SIZE = 16
 
@@ -53,6 +60,7 @@ class Hello(Packet, id=1):
     seat: u64
     secret: bytes = raw(SECRET_SIZE, secret=True)
     received: u64
+    window: u64
 
 
 class Welcome(Packet, id=2):
@@ -63,6 +71,10 @@ class Welcome(Packet, id=2):
     seat: u64
     secret: bytes = raw(SECRET_SIZE, secret=True)
     received: u64
+    window: u64
+
+
+_GreetingT = TypeVar("_GreetingT", Hello, Welcome)
 
 
 class Ack(Packet, id=4):
@@ -111,7 +123,7 @@ def read_hello(packet: RawPacket) -> Hello:
     hello = Hello.unpack(packet.body)
     if hello.magic != MAGIC or hello.version != VERSION:
         raise InvalidPacketError(f"a HELLO of version {hello.version} with {hello.magic!r}, ours is {VERSION}")
-    return hello
+    return _checked(hello)
 
 
 def read_welcome(packet: RawPacket) -> Welcome:
@@ -121,7 +133,13 @@ def read_welcome(packet: RawPacket) -> Welcome:
     welcome = Welcome.unpack(packet.body)
     if welcome.version != VERSION:
         raise InvalidPacketError(f"a WELCOME of version {welcome.version}, ours is {VERSION}")
-    return welcome
+    return _checked(welcome)
+
+
+def _checked(greeting: _GreetingT) -> _GreetingT:
+    if greeting.window < MIN_WINDOW:
+        raise InvalidPacketError(f"a window of {greeting.window} bytes is below {MIN_WINDOW}")
+    return greeting
 
 
 def read_ack(packet: RawPacket) -> int:
@@ -134,19 +152,24 @@ def read_ack(packet: RawPacket) -> int:
 class ResumableStream:
     """The bytes of one session, both ways, across connections.
 
-    Sending: `sending()` what the session writes, `acknowledged()` what the peer has, `resending()` on a new
-    connection. Receiving: `handed_on()` what the session took, `ack()` now and then, `promise()` on a new connection.
+    Sending: `sending()` what the session writes, `acknowledged()` what the peer has, which may let more leave,
+    `resending()` on a new connection. No more than the window is written and not acknowledged.
+    Receiving: `handed_on()` what the session took, `ack()` now and then, `promise()` on a new connection.
     """
 
-    __slots__ = ("_kept", "_kept_from", "_told", "received", "sent")
+    __slots__ = ("_kept", "_kept_from", "_told", "_waiting", "_written", "received", "sent", "window")
 
-    def __init__(self) -> None:
+    def __init__(self, window: int = MIN_WINDOW) -> None:
         self.sent = 0
         """Bytes that the session has sent since it began."""
         self.received = 0
         """Bytes that it took since it began."""
-        self._kept: deque[bytes] = deque()
+        self.window = window
+        """Bytes that may be written and not acknowledged; set with each connection."""
+        self._kept: deque[bytes | memoryview] = deque()  # written on this connection, or the last one
         self._kept_from = 0  # where in the stream the first of them begins, or what of it is acknowledged ends
+        self._written = 0  # where the last of them ends
+        self._waiting: deque[bytes | memoryview] = deque()  # what is behind that
         self._told = 0
 
     @property
@@ -154,37 +177,77 @@ class ResumableStream:
         """Bytes that are kept, for the peer may not have them."""
         return self.sent - self._kept_from
 
+    @property
+    def acknowledged_up_to(self) -> int:
+        """How many bytes the peer said that it has."""
+        return self._kept_from
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more would have to wait for an acknowledgement."""
+        return self.sent - self._kept_from >= self.window
+
     def sending(self, data: bytes) -> bytes:
-        """Keep `data`, which the session sends; returns it as records."""
-        self._kept.append(data)
+        """Keep `data`, which the session sends; returns what may leave, as records."""
         self.sent += len(data)
+        if self.sent - self._kept_from > self.window:
+            self._waiting.append(data)
+            return self._due(self.window)
+        self._kept.append(data)
+        self._written = self.sent
         return _as_records(data)
 
     def reaches(self, received: int) -> bool:
         """Whether what the peer has not received, if it has `received` bytes, is still here."""
-        return self._kept_from <= received <= self.sent
+        return self._kept_from <= received <= self._written
 
-    def acknowledged(self, received: int) -> None:
-        """Drop what the peer has. `InvalidPacketError` for less than it said before, or more than was sent."""
+    def acknowledged(self, received: int) -> bytes:
+        """Drop what the peer has; returns what may leave now, as records. `InvalidPacketError` for less than it said
+        before, or more than was written.
+        """
         if not self.reaches(received):
-            raise InvalidPacketError(f"ACK of {received} bytes, between {self._kept_from} and {self.sent} can be")
+            raise InvalidPacketError(f"ACK of {received} bytes, between {self._kept_from} and {self._written} can be")
         drop = received - self._kept_from
         self._kept_from = received
         while drop:
             first = self._kept.popleft()
             if len(first) > drop:
-                self._kept.appendleft(first[drop:])
-                return
+                self._kept.appendleft(memoryview(first)[drop:])
+                break
             drop -= len(first)
+        return self._due(self.window) if self._waiting else b""
 
     def resending(self) -> bytes:
-        """Everything that is kept, as records."""
-        return b"".join(map(_as_records, self._kept))
+        """What of everything that is kept may leave on a new connection, as records."""
+        self._waiting.extendleft(reversed(self._kept))
+        self._kept.clear()
+        self._written = self._kept_from
+        return self._due(self.window)
 
-    def handed_on(self, size: int) -> bytes | None:
-        """Count bytes that the session took; an ACK to send, if one is due."""
+    def ending(self) -> bytes:
+        """What has not been written, as records: no acknowledgement will be waited for any more."""
+        return self._due(self.unacknowledged)
+
+    def _due(self, window: int) -> bytes:
+        """What waits, up to so many bytes that are not acknowledged."""
+        room = self._kept_from + window - self._written
+        records = []
+        while self._waiting and room > 0:
+            data = self._waiting.popleft()
+            if len(data) > room:
+                view = memoryview(data)
+                self._waiting.appendleft(view[room:])
+                data = view[:room]
+            self._kept.append(data)
+            self._written += len(data)
+            room -= len(data)
+            records.append(_as_records(data))
+        return b"".join(records)
+
+    def handed_on(self, size: int) -> bool:
+        """Count bytes that the session took; whether an ACK is due."""
         self.received += size
-        return self.ack() if self.received - self._told >= ACK_EVERY else None
+        return self.received - self._told >= ACK_EVERY
 
     def ack(self) -> bytes:
         """An ACK of what was handed on, as a record: the sender may go on only as fast as the session reads."""
@@ -196,7 +259,7 @@ class ResumableStream:
         return self.received
 
 
-def _as_records(data: bytes) -> bytes:
+def _as_records(data: bytes | memoryview) -> bytes:
     if len(data) <= MAX_DATA:
         return _CODEC.frame(DATA, data)
     view = memoryview(data)

@@ -113,13 +113,13 @@ class Seats:
 
     def greeted(self, link: SeatLink, hello: Hello) -> None:
         """It has said who it is."""
-        self._links.discard(link)
         seat = self._find(hello)
+        self._links.discard(link)
         if seat is None:
             self.counts["unknown"] += bool(hello.seat)
-            self._welcome(link)
+            self._welcome(link, hello)
         else:
-            self._resume(seat, link, hello.received)
+            self._resume(seat, link, hello)
 
     def ended(self, link: SeatLink) -> None:
         """Its connection is gone."""
@@ -135,16 +135,23 @@ class Seats:
     # -- seats
 
     def _find(self, hello: Hello) -> Seat | None:
-        """The seat that it may have again, if there is one."""
+        """The seat that it may have again, if there is one. `InvalidPacketError` for a HELLO that came too late: one of
+        an attempt that its client gave up, behind that of the next one, must not end what that goes on with.
+        """
         seat = self._seats.get(hello.seat)
-        if seat is None or not same_secret(seat.secret, hello.secret):
+        if seat is None or not same_secret(seat.secret, hello.secret) or seat.transport.is_closing():
             return None
-        if not seat.transport.stream.reaches(hello.received):
+        stream = seat.transport.stream
+        if hello.received < stream.acknowledged_up_to:
+            raise InvalidPacketError(
+                f"a HELLO of {hello.received} bytes received, {stream.acknowledged_up_to} were acknowledged already"
+            )
+        if not stream.reaches(hello.received):
             self._drop(seat, CloseReason.INVALID_PACKET)
             return None
         return seat
 
-    def _welcome(self, link: SeatLink) -> None:
+    def _welcome(self, link: SeatLink, hello: Hello) -> None:
         """Somebody new, if a place is left beside those that are kept."""
         network = link.network or ""
         limit = self._admission.max_sessions_per_address
@@ -153,21 +160,21 @@ class Seats:
         if len(self._seats) >= self._admission.max_sessions:
             self._admission.refused[CloseReason.SERVER_FULL] += 1
             return link.abort(CloseReason.SERVER_FULL)
-        self._seat(link, network)
+        self._seat(link, network, hello)
 
     def _count_of(self, network: str) -> int:
         """Connections and kept seats of one address; 0 for what has none, which no limit concerns."""
         here = self._admission.held_by_network.get(network, 0)
         return here + len(self._away_of.get(network, ())) if network else 0
 
-    def _seat(self, link: SeatLink, network: str) -> None:
+    def _seat(self, link: SeatLink, network: str, hello: Hello) -> None:
         transport = ResumableTransport(self._loop, self._limits, self._new_session(), self._lost, self._gone)
         seat = Seat(next(self._numbers), network, transport)
         self._seats[seat.id] = seat
         transport.seat = seat
-        self._connect(seat, link, False, 0)
+        self._connect(seat, link, False, 0, hello.window)
 
-    def _resume(self, seat: Seat, link: SeatLink, received: int) -> None:
+    def _resume(self, seat: Seat, link: SeatLink, hello: Hello) -> None:
         """Another link of the same seat is half-dead, or its client would not have come."""
         was_away = seat.timer is not None
         seat.transport.detach()
@@ -177,19 +184,21 @@ class Seats:
         seat.network = link.network or ""
         self.counts["resumed"] += 1
         was_open = seat.transport.is_open
-        self._connect(seat, link, True, received)
+        self._connect(seat, link, True, hello.received, hello.window)
         if not was_open:
             seat.transport.open()
         else:
             self._tell_resumed(seat.session)
 
-    def _connect(self, seat: Seat, link: SeatLink, resumed: bool, received: int) -> None:
+    def _connect(self, seat: Seat, link: SeatLink, resumed: bool, received: int, window: int) -> None:
         self._release(seat.session)
         seat.session.network, link.network = link.network, None
-        promise = seat.transport.stream.promise()
-        welcome = Welcome(version=VERSION, resumed=resumed, seat=seat.id, secret=seat.secret, received=promise)
+        promise, window = seat.transport.stream.promise(), self._limits.max_resume_buffer
+        welcome = Welcome(
+            version=VERSION, resumed=resumed, seat=seat.id, secret=seat.secret, received=promise, window=window
+        )
         link.write(record(welcome))
-        seat.transport.attach(link, received)
+        seat.transport.attach(link, received, window)
 
     def _lost(self, transport: ResumableTransport, reason: str) -> None:
         seat: Seat = transport.seat

@@ -504,6 +504,8 @@ class Session(Stream, asyncio.Protocol):
         self._hold_reading(_HOLD_HANDLER)
 
     def on_backlog(self) -> None:
+        if self._context.reads_on:
+            return
         self._hold_reading(_HOLD_WRITING)
         self.hold()  # what it asks for adds to what it does not take
 
@@ -620,6 +622,8 @@ class Session(Stream, asyncio.Protocol):
         left = self._left_to_take()
         if left != self._stuck[1]:
             self._stuck = (self._now(), left)
+        if self._context.reads_on:  # a server that has much for us reads when we took it
+            return max(self._stuck[0], self._last_heard())
         return self._stuck[0]
 
     def _left_to_take(self) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from virtual import run
 from wire import echo_server
 
 
@@ -120,6 +121,68 @@ async def test_what_waits_behind_a_full_queue_is_not_lost_when_the_server_ends(n
     await until(lambda: server.stats()["closed"] == {"closed": 1})
     assert [packet.sequence async for packet in client] == list(range(3000))
     assert client.close_reason == "peer_closed"
+
+
+@pytest.mark.parametrize("packets", [20, 33, 400])
+def test_two_ends_that_have_much_to_say_do_not_wait_for_each_other(gamenet, packets):
+    """More than the watermark waits at each, so that neither would read before the other did."""
+
+    async def main():
+        server = gamenet.Server()
+        got = []
+        server.on(2)(lambda session, packet: got.append(packet.sequence))
+        async with gamenet.testing.leak_check(), gamenet.testing.MemoryNetwork(capacity=8192) as net:
+            client = await net.connect(await net.serve(server))
+            session = next(iter(server.sessions))
+            for n in range(packets):
+                assert client.send(2, bytes(4000), n)
+                assert session.send(2, bytes(4000), n)
+            async with asyncio.timeout(5):
+                assert [(await anext(client)).sequence for _ in range(packets)] == list(range(packets))
+                while len(got) < packets:
+                    await asyncio.sleep(0.01)
+            assert got == list(range(packets))
+
+    run(gamenet, main)
+
+
+def test_a_client_that_gives_and_never_takes_is_bounded(gamenet):
+    """It reads on, and answers everything, to a server that does not read."""
+
+    async def main():
+        server = gamenet.Server(max_read_buffer=1000, write_timeout=None)
+        server.on(2)(lambda session, packet: session.suspend())
+        async with gamenet.testing.leak_check(), gamenet.testing.MemoryNetwork(capacity=8192) as net:
+            client = await net.connect(await net.serve(server), max_write_buffer=100_000)
+            client.dispatch.on(3)(lambda session, packet: session.reply(packet))
+            client.send(2)
+            await asyncio.sleep(0.1)
+            for n in range(300):
+                server.sessions.broadcast(3, bytes(1000), n)
+                await asyncio.sleep(0.001)
+                assert client.session.unsent_size < 120_000
+            assert client.close_reason == "slow_receiver"
+
+    run(gamenet, main)
+
+
+async def test_cancelling_behind_connection_made_leaves_nothing(net, secure, monkeypatch, until):
+    """Whoever makes the connection has not returned it yet."""
+    server = await net.server()
+    opened = []
+
+    def session_opened(client, session):
+        opened.append(session)
+        connecting.cancel()
+
+    monkeypatch.setattr(net.gamenet.Client, "session_opened", session_opened)
+    connecting = asyncio.ensure_future(net.connect(server))
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert len(opened) == 1
+    await until(lambda: opened[0].is_closed)
+    assert opened[0].close_reason == "closed"
+    await until(lambda: not server.sessions)
 
 
 async def test_two_readers_are_refused(net):

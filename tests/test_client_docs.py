@@ -18,12 +18,27 @@ if not PAGE.exists():
 TEXT = PAGE.read_text(encoding="utf-8")
 
 
+EXAMPLES = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+
+
+def play(number):
+    exec(compile(EXAMPLES[number], str(PAGE), "exec"), {"__name__": "__main__"})
+
+
 def test_the_example_runs(capsys):
-    code = re.search(r"```python\n(.*?)```", TEXT, re.DOTALL)[1]
-    exec(compile(code, str(PAGE), "exec"), {"__name__": "__main__"})
+    play(0)
     told = capsys.readouterr().out.splitlines()
     assert told[:3] == ["Connecting(attempt=1)", "Connected(resumed=False)", "Lost(reason='network_error')"]
     assert told[-2:] == ["Connected(resumed=True)", "Closed()"]
+
+
+def test_bots_run():
+    play(1)
+
+
+def test_a_client_in_another_language_can_resume():
+    play(2)
+    assert len(EXAMPLES) == 3
 
 
 def test_every_state_is_told_of():

@@ -295,6 +295,63 @@ def test_queued_sends_leave_before_what_on_state_sends(gamenet):
     run(gamenet, main)
 
 
+def test_what_is_queued_follows_the_layout_that_the_greeting_agrees_on(gamenet):
+    async def main():
+        field = gamenet.HeaderField
+        wide = gamenet.HeaderLayout((field("packet_size", 4), field("packet_id", 2), field("sequence", 4)))
+        async with world(gamenet, handlers=False) as (net, server):
+            got = []
+            server.on(1)(lambda session, packet: got.append(packet.body))
+
+            @server.on(2)
+            def switch(session, packet):
+                session.reply(packet)
+                session.layout = wide
+
+            async def greet(client):
+                answer = client.request(2)
+                await answer
+                client.layout = wide
+
+            async with client_of(gamenet, net, greet=greet, keep_queued=True) as client:
+                assert client.send(1, b"queued")
+                await client.connected()
+                assert client.send(1, b"sent")
+                assert await asyncio.to_thread(client.send_threadsafe, 1, b"from a thread")
+                await asyncio.sleep(1)
+                assert got == [b"queued", b"sent", b"from a thread"]
+                assert client.stats()["connections"] == 1
+
+    run(gamenet, main)
+
+
+def test_a_request_that_is_queued_waits_for_its_connection(gamenet):
+    """One whose connection dies fails; one that no connection has seen does not."""
+
+    async def main():
+        async with world(gamenet) as (net, _server):
+            greeted = []
+
+            async def greet(client):
+                greeted.append(client.session)
+                if len(greeted) == 1:
+                    net.reset()
+                    await asyncio.sleep(1)
+
+            async with client_of(gamenet, net, greet=greet, keep_queued=True, backoff=[1] * 9) as client:
+                asking = asyncio.ensure_future(client.request(1, b"?", timeout=10.0))
+                assert (await asking).body == b"?"
+                assert len(greeted) == 2
+                await net.refuse()
+                net.reset()
+                await asyncio.sleep(0.1)
+                asking = asyncio.ensure_future(client.request(1, b"?", timeout=100.0))
+                with pytest.raises(gamenet.SessionClosedError, match="given_up"):
+                    await asking
+
+    run(gamenet, main)
+
+
 def test_queueing_belongs_to_the_thread_of_the_loop(gamenet):
     async def main():
         async with world(gamenet) as (net, _server), client_of(gamenet, net, keep_queued=True) as client:
@@ -623,6 +680,34 @@ async def test_a_proxy_that_freezes(net, until):
             await client.connected()
 
 
+@pytest.mark.parametrize("resume", [False, True])
+async def test_cancelling_behind_connection_made_leaves_nothing(net, secure, monkeypatch, until, resume):
+    """Whoever makes the connection has not returned it yet. `close()` then does not wait for ever."""
+    options = {"resume": resume} if net.transport != "epoll" or not resume else {"resume": True, "transport": "auto"}
+    server = await net.server(**options)
+    client = net.gamenet.ReconnectingClient(
+        "127.0.0.1", server.port, transport=net.transport, ssl=net.tls[1], resume=resume
+    )
+    protocol = net.gamenet.client_seat.ClientLink if resume else type(client.session)
+    connection_made = protocol.connection_made
+    made = []
+
+    def and_cancel(self, transport):
+        connection_made(self, transport)
+        if self is client.session or (resume and not made):
+            made.append(self)
+            client._task.cancel()
+
+    monkeypatch.setattr(protocol, "connection_made", and_cancel)
+    client.start()
+    await asyncio.wait([client._task])
+    async with asyncio.timeout(10):
+        await client.close()
+    await until(lambda: made[0].is_closed)
+    assert client.close_reason == "closed"
+    await until(lambda: not server.sessions)
+
+
 async def test_closing_during_a_tls_handshake_that_never_ends(net, until):
     heard = []
 
@@ -645,6 +730,14 @@ async def test_closing_during_a_tls_handshake_that_never_ends(net, until):
         await until(lambda: len(heard) == 2)
     finally:
         listening.close()
+
+
+def test_a_back_off_that_is_none_is_refused_at_once(gamenet):
+    async def main():
+        with pytest.raises(TypeError, match=r"backoff .*a Backoff or an iterable of seconds.* int"):
+            gamenet.ReconnectingClient("127.0.0.1", 1, backoff=5)
+
+    run(gamenet, main)
 
 
 @pytest.mark.parametrize(

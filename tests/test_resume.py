@@ -3,6 +3,7 @@
 import asyncio
 import random
 import ssl
+import time
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -47,10 +48,10 @@ class End:
         for packet in self.reader:
             if packet.packet_id == self.resume.DATA:
                 self.got += packet.body
-                ack = self.stream.handed_on(packet.body_size)
-                self.wire += ack or b""
+                if self.stream.handed_on(packet.body_size):
+                    self.wire += self.stream.ack()
             else:
-                self.stream.acknowledged(self.resume.read_ack(packet))
+                self.wire += self.stream.acknowledged(self.resume.read_ack(packet))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -97,11 +98,48 @@ def test_acks_are_checked(gamenet, resume):
     assert stream.unacknowledged == 0
 
 
+def test_no_more_than_the_window_is_on_the_way(resume):
+    stream, reader = resume.ResumableStream(100), resume.new_reader(resume.new_pool(1))
+
+    def bodies(records):
+        reader.feed(records)
+        return b"".join(packet.body for packet in reader)
+
+    assert bodies(stream.sending(b"a" * 99)) == b"a" * 99
+    assert not stream.is_full
+    assert bodies(stream.sending(b"b")) == b"b"
+    assert stream.is_full
+    assert stream.sending(b"c" * 150) == b""
+    assert stream.sending(b"d" * 50) == b""
+    assert [stream.reaches(received) for received in (100, 101)] == [True, False]  # sent, but not on its way
+    assert bodies(stream.acknowledged(99)) == b"c" * 99
+    assert bodies(stream.acknowledged(199)) == b"c" * 51 + b"d" * 49
+    assert stream.unacknowledged == 101
+    assert bodies(stream.resending()) == b"c" * 51 + b"d" * 49
+    stream.window = 20
+    assert bodies(stream.resending()) == b"c" * 20
+    assert bodies(stream.ending()) == b"c" * 31 + b"d" * 50
+    assert bodies(stream.acknowledged(300)) == b""
+    assert stream.unacknowledged == 0
+
+
+def test_a_large_piece_is_not_copied_for_each_acknowledgement(resume):
+    stream = resume.ResumableStream(65_536)
+    size = 16_000_000
+    stream.sending(bytes(size))
+    began = time.process_time()
+    for received in range(0, size, resume.ACK_EVERY):
+        stream.acknowledged(received)
+    assert time.process_time() - began < 4.0  # half a minute when it is
+    assert stream.unacknowledged <= resume.ACK_EVERY
+
+
 def test_an_ack_is_due_at_its_size_and_not_below(resume):
     stream = resume.ResumableStream()
-    assert stream.handed_on(resume.ACK_EVERY - 1) is None
-    assert stream.handed_on(1) == resume.record(resume.Ack(received=resume.ACK_EVERY))
-    assert stream.handed_on(1) is None
+    assert not stream.handed_on(resume.ACK_EVERY - 1)
+    assert stream.handed_on(1)
+    assert stream.ack() == resume.record(resume.Ack(received=resume.ACK_EVERY))
+    assert not stream.handed_on(1)
 
 
 def test_large_writes_become_several_records(resume):
@@ -122,13 +160,15 @@ def test_secrets(resume):
 
 def test_the_bytes_of_the_protocol(resume):
     """The wire format, as docs/client.md has it."""
-    hello = resume.Hello(magic=resume.MAGIC, version=1, seat=2, secret=b"s" * 16, received=3)
+    hello = resume.Hello(magic=resume.MAGIC, version=1, seat=2, secret=b"s" * 16, received=3, window=65_536)
     assert resume.record(hello).hex(" ", 1) == (
-        "01 2a 00 00 67 6e 72 0a 01 00 02 00 00 00 00 00 00 00" + " 73" * 16 + " 03 00 00 00 00 00 00 00"
+        "01 32 00 00 67 6e 72 0a 01 00 02 00 00 00 00 00 00 00" + " 73" * 16
+        + " 03 00 00 00 00 00 00 00 00 00 01 00 00 00 00 00"
     )
-    welcome = resume.Welcome(version=1, resumed=True, seat=2, secret=b"s" * 16, received=3)
+    welcome = resume.Welcome(version=1, resumed=True, seat=2, secret=b"s" * 16, received=3, window=65_536)
     assert resume.record(welcome).hex(" ", 1) == (
-        "02 27 00 00 01 00 01 02 00 00 00 00 00 00 00" + " 73" * 16 + " 03 00 00 00 00 00 00 00"
+        "02 2f 00 00 01 00 01 02 00 00 00 00 00 00 00" + " 73" * 16
+        + " 03 00 00 00 00 00 00 00 00 00 01 00 00 00 00 00"
     )
     assert resume.ResumableStream().sending(b"ab").hex() == "0306000061" + "62"
     assert resume.record(resume.Ack(received=258)).hex() == "040c0000" + "0201000000000000"
@@ -636,7 +676,7 @@ def test_coming_back_again_and_again_piles_nothing_up(gamenet, resume, packets):
             go_on.set()
             reader, writer = await net.open(4000)
             welcome = await shake_hands(resume, reader, writer, seat, secret)
-            writer.write(resume.ResumableStream().sending(stream[welcome.received :]))
+            writer.write(resume.ResumableStream(1 << 20).sending(stream[welcome.received :]))
             await settle()
             assert got == list(range(packets))
             writer.close()
@@ -644,7 +684,7 @@ def test_coming_back_again_and_again_piles_nothing_up(gamenet, resume, packets):
     run(gamenet, main)
 
 
-HELLO = "01 2a 00 00 67 6e 72 0a 01 00"
+HELLO = "01 32 00 00 67 6e 72 0a 01 00"
 
 
 @pytest.mark.parametrize(
@@ -652,9 +692,10 @@ HELLO = "01 2a 00 00 67 6e 72 0a 01 00"
     [
         bytes(8),
         b"GET / HTTP/1.1\r\n\r\n",
-        bytes.fromhex("01 29 00 00") + bytes(37),  # too short
-        bytes.fromhex(HELLO.replace("67", "68")) + bytes(32),  # another magic
-        bytes.fromhex(HELLO.replace("01 00", "02 00")) + bytes(32),  # another version
+        bytes.fromhex("01 31 00 00") + bytes(45),  # too short
+        bytes.fromhex(HELLO.replace("67", "68")) + bytes(34) + b"\1" + bytes(5),  # another magic
+        bytes.fromhex(HELLO.replace("01 00", "02 00")) + bytes(34) + b"\1" + bytes(5),  # another version
+        bytes.fromhex(HELLO) + bytes(32) + bytes.fromhex("ff 3f 00 00 00 00 00 00"),  # a window of 16,383
         bytes.fromhex("03 05 00 00 61"),  # data without a seat
         bytes.fromhex("06 04 00 00"),
     ],
@@ -690,8 +731,8 @@ def test_who_says_nothing_is_refused_in_time(gamenet):
     run(gamenet, main)
 
 
-async def shake_hands(resume, reader, writer, seat=0, secret=bytes(16), received=0):
-    hello = resume.Hello(magic=resume.MAGIC, version=1, seat=seat, secret=secret, received=received)
+async def shake_hands(resume, reader, writer, seat=0, secret=bytes(16), received=0, window=16_384):
+    hello = resume.Hello(magic=resume.MAGIC, version=1, seat=seat, secret=secret, received=received, window=window)
     writer.write(resume.record(hello))
     record = await reader.readexactly(4 + resume.Welcome.body_size_of())
     return resume.Welcome.unpack(record[4:])
@@ -773,6 +814,200 @@ def test_having_received_what_was_not_sent_is_no_resume(gamenet, resume, receive
     run(gamenet, main)
 
 
+def test_a_hello_that_comes_too_late_harms_nobody(gamenet, resume):
+    """A client gave an attempt up whose HELLO was still on its way, and went on over another connection."""
+
+    async def main():
+        async with world(gamenet) as (net, server), client_of(gamenet, net) as client:
+            await client.connected()
+            for _ in range(4):
+                await client.request(1, bytes(1000))
+            seat = client._seat
+            acknowledged = next(iter(server._seats._seats.values())).transport.stream.acknowledged_up_to
+            assert acknowledged > 2000
+            reader, writer = await net.open(4000)
+            late = {"seat": seat.number, "secret": seat.secret, "received": acknowledged - 1, "window": 65_536}
+            writer.write(resume.record(resume.Hello(magic=resume.MAGIC, version=1, **late)))
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+            assert server.stats()["seats"]["refused"] == 1
+            await client.request(1)
+            assert client.stats()["connections"] == 1
+            assert server.told == ["opened"]
+            reader, writer = await net.open(4000)
+            late["received"] += 1  # as old, and not to be told from one of now: the client comes back once more
+            writer.write(resume.record(resume.Hello(magic=resume.MAGIC, version=1, **late)))
+            await settle()
+            writer.close()
+            await settle()
+            await client.request(1)
+            assert server.stats()["accepted"] == 1
+            assert client.stats()["resumed"] == client.stats()["lost"] == 1
+
+    run(gamenet, main)
+
+
+def test_a_session_that_closes_is_not_resumed(gamenet, resume):
+    """Its client cannot take what is sent before the end, and comes by another connection."""
+
+    async def main():
+        async with world(gamenet) as (net, server):
+            reader, writer = await net.open(4000)
+            first = await shake_hands(resume, reader, writer)
+            writer.write(resume.record(resume.Ack(received=0)))
+            await settle()
+            writer.transport.pause_reading()
+            session = next(iter(server.sessions))
+            for _ in range(40):
+                session.send(3, bytes(8000))
+            session.close()  # but what it has to write does not leave
+            await settle()
+            assert server.stats()["sessions"] == 1
+            reader, again = await net.open(4000)
+            second = await shake_hands(resume, reader, again, first.seat, first.secret)
+            assert not second.resumed
+            assert second.seat != first.seat
+            again.close()
+            writer.transport.abort()
+
+    run(gamenet, main)
+
+
+class FakeServer(asyncio.Protocol):
+    """Answers each HELLO with the next of some WELCOMEs, and an ACK."""
+
+    def __init__(self, resume, welcomes, hellos):
+        self.resume, self.welcomes, self.hellos, self.reader = resume, welcomes, hellos, None
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.reader = self.resume.new_reader(self.resume.new_pool(1))
+
+    def data_received(self, data):
+        self.reader.feed(data)
+        for packet in self.reader:
+            if packet.packet_id == 1 and self.welcomes:
+                self.hellos.append(self.resume.read_hello(packet))
+                fields = {"version": 1, "resumed": False, "seat": 7, "secret": b"s" * 16, "received": 0, "window": 65_536}
+                welcome = self.resume.Welcome(**fields | self.welcomes.pop(0))
+                self.transport.write(self.resume.record(welcome) + self.resume.record(self.resume.Ack(received=0)))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"resumed": True}, {"received": 1}, {"received": (1 << 64) - 1}, {"window": 16_383}, {"version": 2}], ids=str
+)
+def test_a_welcome_that_cannot_be_is_a_failed_attempt(gamenet, resume, wrong):
+    async def main():
+        hellos = []
+        async with gamenet.testing.leak_check(), gamenet.testing.MemoryNetwork() as net:
+            welcomes = [wrong, {}]
+            net.transports.listen("", 4000, lambda: FakeServer(resume, welcomes, hellos))
+            async with client_of(gamenet, net, backoff=[1]) as client:
+                await client.connected()
+                assert names(client.seen) == ["Connecting", "Waiting", "Connecting", "Connected"]
+                assert not client.seen[-1].resumed
+                assert [hello.seat for hello in hellos] == [0, 0]
+                assert client.send(1, b"it works")
+
+    run(gamenet, main)
+
+
+def test_who_is_welcomed_back_to_a_session_that_ended_meanwhile_begins_anew(gamenet, resume):
+    async def main():
+        hellos = []
+        async with gamenet.testing.leak_check(), gamenet.testing.MemoryNetwork() as net:
+            welcomes = [{}, {"resumed": True}, {}]
+            net.transports.listen("", 4000, lambda: FakeServer(resume, welcomes, hellos))
+            async with client_of(gamenet, net, backoff=[1, 1]) as client:
+                await client.connected()
+                net.to_client = gamenet.testing.chaos(stall=(0, 1.0))
+                net.reset()
+                await asyncio.sleep(1.5)
+                assert isinstance(client.state, gamenet.Connecting)
+                client.session.abort("enough")
+                await client.connected()
+                assert [hello.seat for hello in hellos] == [0, 7, 0]
+                assert not client.state.resumed
+
+    run(gamenet, main)
+
+
+def test_a_silent_link_is_lost_and_not_its_session(gamenet):
+    """With heartbeats as well, whose silence would end a session."""
+
+    async def main():
+        heartbeat = gamenet.Heartbeat(10, 11, interval=2.0)
+        async with (
+            world(gamenet, heartbeat=heartbeat) as (net, server),
+            client_of(gamenet, net, heartbeat=heartbeat) as client,
+        ):
+            await client.connected()
+            net.freeze()
+            client.send(1, b"late")
+            await asyncio.sleep(16)
+            net.thaw()
+            await settle()
+            assert (await anext(client)).body == b"late"
+            assert gamenet.Lost("link_timeout") in client.seen
+            assert server.stats()["accepted"] == 1
+
+    run(gamenet, main)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_is_queued_while_it_is_away_survives_a_server_that_restarts(gamenet, restarted):
+    async def main():
+        async with world(gamenet) as (net, server):
+            got = []
+            server.on(2)(lambda session, packet: got.append(packet.body))
+            options = {"keep_queued": True, "queue_size": 4, "backoff": [3, *LONG]}
+            async with client_of(gamenet, net, **options) as client:
+                await client.connected()
+                client.send(2, b"before")
+                await settle()
+                net.reset()
+                await settle()
+                assert client.send(2, b"one")
+                assert await asyncio.to_thread(client.send_threadsafe, 2, b"two")
+                asking = asyncio.ensure_future(client.request(1, b"three", timeout=20.0))
+                await settle()
+                assert client.send(2, b"four")
+                assert not client.send(2, b"one too many")
+                assert (client.stats()["queued"], client.stats()["sends_refused"]) == (4, 1)
+                if restarted:
+                    await server.stop(0)
+                    await server.start("127.0.0.1", 4000)
+                await client.connected()
+                assert client.send(2, b"five")
+                assert (await asking).body == b"three"
+                await settle()
+                assert got == [b"before", b"one", b"two", b"four", b"five"]
+                assert client.seen[-1] == gamenet.Connected(resumed=not restarted)
+
+    run(gamenet, main)
+
+
+def test_a_queue_leaves_room_for_what_the_session_holds(gamenet):
+    async def main():
+        async with world(gamenet) as (net, server):
+            got = []
+            server.on(2)(lambda session, packet: got.append(packet.sequence))
+            options = {"keep_queued": True, "max_write_buffer": 40_000, "backoff": [3, *LONG]}
+            async with client_of(gamenet, net, **options) as client:
+                await client.connected()
+                net.freeze()
+                taken = [client.send(2, bytes(992), n) for n in range(10)]
+                net.thaw()
+                net.reset()
+                await settle()
+                taken += [client.send(2, bytes(992), n) for n in range(10, 40)]
+                assert taken == [True] * 20 + [False] * 20
+                await asyncio.sleep(4)
+                assert got == list(range(20))
+
+    run(gamenet, main)
+
+
 def test_a_server_without_resume_is_given_up(gamenet):
     async def main():
         async with world(gamenet, resume=False) as (net, _server), client_of(gamenet, net, backoff=[1, 1]) as client:
@@ -808,6 +1043,102 @@ def test_a_reader_that_does_not_read_holds_up_the_sender_and_no_ack(gamenet):
                 assert answers == list(range(500)) * 6
                 await asyncio.sleep(5)
                 assert got == list(range(3000))
+
+    run(gamenet, main)
+
+
+@pytest.mark.parametrize("windows", [(65_536, 65_536), (16_384, 65_536), (65_536, 16_384)])
+@pytest.mark.parametrize("packets", [15, 33, 400])
+def test_both_ends_come_back_with_much_to_say(gamenet, packets, windows):
+    """More than the watermark waits at each, so that neither would read before the other did."""
+
+    async def main():
+        async with world(gamenet, max_resume_buffer=windows[0]) as (net, server):
+            got, heard = [], []
+            server.on(2)(lambda session, packet: got.append(packet.sequence))
+            client = client_of(gamenet, net, backoff=[3, *LONG], max_resume_buffer=windows[1])
+            async with client:
+                await client.connected()
+                session = next(iter(server.sessions))
+                net.reset()
+                await settle()
+                for n in range(packets):
+                    assert client.send(2, bytes(2000), n)
+                    assert session.send(2, bytes(2000), n)
+                await asyncio.sleep(4)
+                async with asyncio.timeout(5):
+                    for _ in range(packets):
+                        heard.append((await anext(client)).sequence)
+                    while len(got) < packets:
+                        await settle()
+                assert got == heard == list(range(packets))
+                assert server.told == ["opened", "away", "resumed"]
+
+    run(gamenet, main)
+
+
+def test_a_slow_link_brings_what_both_ends_have_to_say(gamenet):
+    """The server does not read before it is rid of what it has: for longer than the client's `write_timeout`."""
+
+    async def main():
+        async with world(gamenet) as (net, server), client_of(gamenet, net, backoff=[3, *LONG]) as client:
+            server.on(2)(lambda session, packet: None)
+            await client.connected()
+            session = next(iter(server.sessions))
+            net.reset()
+            await settle()
+            net.to_server = net.to_client = gamenet.testing.chaos(drip=(1000, 0.1))
+            for n in range(300):
+                assert client.send(2, bytes(2000), n)
+                assert session.send(2, bytes(2000), n)
+            for n in range(300):
+                assert (await anext(client)).sequence == n
+            assert asyncio.get_running_loop().time() > 60
+            while server.stats()["packets_dispatched"] < 300:
+                await settle()
+            assert server.told == ["opened", "away", "resumed"]
+
+    run(gamenet, main)
+
+
+def test_what_waits_at_the_end_leaves_before_it(gamenet):
+    """More than the window: it is not acknowledged any more, and the peer takes it at its own pace."""
+
+    async def main():
+        async with world(gamenet) as (net, server):
+            server.on(2)(lambda session, packet: [session.send(3, bytes(4000), n) for n in range(100)] and session.close())
+            async with client_of(gamenet, net, backoff=[]) as client:
+                await client.connected()
+                client.send(2)
+                assert [(await anext(client)).sequence for _ in range(100)] == list(range(100))
+                assert await client.wait_closed() == "given_up"
+            await settle()
+            assert server.told == ["opened", "closed"]
+
+    run(gamenet, main)
+
+
+def test_who_asks_and_does_not_read_makes_nothing_grow(gamenet, resume):
+    async def main():
+        async with world(gamenet, write_timeout=None) as (net, server):
+            reader, writer = await net.open(4000)
+            await shake_hands(resume, reader, writer)
+            writer.write(resume.record(resume.Ack(received=0)))
+            await settle()
+            writer.transport.pause_reading()
+            link = next(iter(server._seats._seats.values())).transport.link
+            pings = resume.record(resume.PING) * 1000
+            for _ in range(200):
+                writer.write(pings)
+                await asyncio.sleep(0.001)
+            assert link.transport.get_write_buffer_size() < 100_000  # what made it full, and one ACK
+            writer.transport.resume_reading()
+            await settle()
+            assert link.transport.get_write_buffer_size() == 0
+            answers = await reader.read(1 << 20)
+            writer.write(resume.record(resume.PING))
+            assert await reader.readexactly(12) == answers[:12]
+            writer.close()
 
     run(gamenet, main)
 

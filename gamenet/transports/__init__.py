@@ -81,10 +81,34 @@ def choose_client(name: TransportName | Transports, loop: asyncio.AbstractEventL
         # a loop that reads into memory of its own would copy into ours once more
         session_type = Session if reads_by_itself else BufferedSession
         new_acceptor = partial(TaskAcceptor, loop, loop.connect_accepted_socket)
-        return Transports(name, new_acceptor, loop.create_connection, session_type)
+        is_libuv = not isinstance(loop, asyncio.BaseEventLoop)
+        connect = partial(_libuv_connection, loop) if is_libuv else loop.create_connection
+        return Transports(name, new_acceptor, connect, session_type)
     if reads_by_itself:
         raise RuntimeError("transport 'fast' needs a loop that can watch sockets; the Proactor loop cannot")
     return _fast(loop)
+
+
+async def _libuv_connection(
+    loop: asyncio.AbstractEventLoop, factory: Callable[[], Any], *values: Any, ssl: Any = None, **options: Any
+) -> Any:
+    """As `loop.create_connection()`. Who is cancelled between `connection_made()` and its result has uvloop close the
+    connection without a `connection_lost()`, for which sessions would wait for ever.
+    """
+    protocols: list[Any] = []
+
+    def made() -> Any:
+        protocols.append(factory())
+        return protocols[-1]
+
+    try:
+        return await loop.create_connection(made, *values, ssl=ssl, **options)
+    except BaseException:
+        for protocol in protocols:
+            if ssl is None and protocol.transport is not None:  # it was connected; its handle is closed by now
+                protocol.abort()
+                protocol.connection_lost(None)
+        raise
 
 
 def _fast(loop: asyncio.AbstractEventLoop) -> Transports:
