@@ -81,11 +81,12 @@ class ObjectPool(Generic[T]):
         `PoolExhaustedError` as `when_empty` says; what `factory()` raises.
         """
         with self._lock:
-            if self._outstanding >= self.max_objects or self._waiters:
+            if not self._takes_place():
                 if self.when_empty != "heap":
                     self._refused += 1
                     raise errors.PoolExhaustedError(f"all {self.max_objects} objects are lent")
                 self._fallbacks += 1
+                self._outstanding += 1
             lease = self._lend()
         return lease if lease._object is not _UNMADE else self._filled(lease)
 
@@ -118,15 +119,24 @@ class ObjectPool(Generic[T]):
             idle, self._idle = self._idle, []
         return len(idle)  # they end here, and not under the lock
 
-    def _has_room(self) -> bool:
-        """Whether an object may be lent without passing anybody by."""
-        return self._outstanding < self.max_objects and not self._waiters
+    def _takes_place(self) -> bool:
+        """Count one more object as lent, unless that passes somebody by. Nothing comes between the look and the count,
+        not even a finalizer, which may acquire, too.
+        """
+        if self._outstanding >= self.max_objects or self._waiters:
+            return False
+        self._outstanding += 1
+        return True
 
     def _lend(self) -> Lease[T]:
-        lease: Lease[T] = Lease.__new__(Lease)
+        """The lease for a place that is counted; if there is none, it is no longer."""
+        try:
+            lease: Lease[T] = Lease.__new__(Lease)
+        except MemoryError:
+            self._outstanding -= 1
+            raise
         lease._pool = self
         lease._object = self._idle.pop() if self._idle else _UNMADE
-        self._outstanding += 1
         return lease
 
     def _filled(self, lease: Lease[T]) -> Lease[T]:
@@ -160,11 +170,11 @@ class ObjectPool(Generic[T]):
             return self.acquire()
         assert self._running_loop is not None
         with self._lock:
-            if self._has_room():
+            if self._takes_place():
                 return self._lend()
-        waiter: Waiter[Lease[T]] = Waiter(self._running_loop())
+        waiter: Waiter[Lease[T]] = Waiter(self._running_loop(), Lease._give_back)
         with self._lock:
-            if self._has_room():
+            if self._takes_place():
                 return self._lend()
             if len(self._waiters) >= self.max_waiters:
                 self._refused += 1
@@ -189,9 +199,9 @@ class ObjectPool(Generic[T]):
     def _take_back(self, thing: T) -> None:
         """What was lent is as new, or is `_UNMADE`: its place is free."""
         with self._lock:
-            self._outstanding -= 1
-            if thing is not _UNMADE and self._outstanding + len(self._idle) < self.max_objects:
+            if thing is not _UNMADE and self._outstanding + len(self._idle) <= self.max_objects:
                 self._idle.append(thing)
+            self._outstanding -= 1
         if self._waiters:
             self._serve()
 
@@ -201,7 +211,13 @@ class ObjectPool(Generic[T]):
             with self._lock:
                 if self._outstanding >= self.max_objects or not self._waiters:
                     return
-                waiter, lease = self._waiters.popleft(), self._lend()
+                self._outstanding += 1
+                waiter = self._waiters.popleft()
+                try:
+                    lease = self._lend()
+                except MemoryError as error:
+                    waiter.refuse(error)
+                    continue
             while not waiter.grant(lease):
                 with self._lock:
                     if not self._waiters:
@@ -209,7 +225,7 @@ class ObjectPool(Generic[T]):
                     waiter = self._waiters.popleft()
             else:
                 continue
-            lease.release()
+            lease._give_back()
 
 
 class Lease(Generic[T]):
@@ -250,6 +266,13 @@ class Lease(Generic[T]):
         else:
             self._pool._take_back_used(taken)
 
+    def _give_back(self) -> None:
+        """It was granted to one who is gone: nobody has seen the object, which needs no reset."""
+        with self._pool._lock:
+            unseen, self._object = self._object, _RELEASED
+        if unseen is not _RELEASED:
+            self._pool._take_back(unseen)
+
     def __enter__(self) -> T:
         return self.object
 
@@ -259,8 +282,12 @@ class Lease(Generic[T]):
         if self._object is not _RELEASED:
             self.release()
 
+    def __reduce__(self) -> str:
+        raise TypeError("a lease cannot be copied: its object would have two holders")
+
     def __del__(self) -> None:
         forgotten = getattr(self, "_object", _RELEASED)  # a lease that was made by hand has none
+        self._object = _RELEASED  # a coroutine that goes in the same garbage collection may still release it
         if forgotten is _UNMADE:
             self._pool._take_back(_UNMADE)
         elif forgotten is not _RELEASED:

@@ -8,6 +8,7 @@ import time
 import weakref
 
 import pytest
+from interrupted import at_each_place
 
 import gamenet
 
@@ -213,6 +214,58 @@ def test_a_finalizer_may_put_in_the_middle_of_a_put(core):
     assert [item[0] for item in items if item != "finalized"] == list(range(2000))
     assert len(items) == 4000
     assert_balanced(mailbox, accepted=4000, taken=4000)
+
+
+@pytest.mark.parametrize("in_between", ["put", "take", "close"])
+@pytest.mark.parametrize("call", ["put", "take", "close"])
+def test_a_signal_handler_may_use_it_in_the_middle_of_a_call(core, call, in_between):
+    """At each place where one may come: every accepted item comes out once, and none without a wake-up."""
+
+    def make():
+        mailbox, wakes = mailbox_of(core, max_items=3)
+        accepted = [number for number in (1, 2) if mailbox.put(number)]
+        return mailbox, wakes, accepted, []
+
+    def use(name, state, item):
+        mailbox, _, accepted, got = state
+        if name != "put":
+            got += getattr(mailbox, name)()
+        elif mailbox.put(item):
+            accepted.append(item)
+
+    for state, _ in at_each_place(make, lambda state: use(call, state, 3), lambda state: use(in_between, state, 4)):
+        mailbox, wakes, accepted, got = state
+        assert mailbox.waiting <= 3
+        assert wakes
+        assert sorted(got + take_all(mailbox)) == sorted(accepted)
+        assert_balanced(mailbox, waiting=0, accepted=len(accepted))
+
+
+@pytest.mark.parametrize("call", ["put", "take", "close"])
+def test_no_item_is_lost_where_memory_runs_out(core, call):
+    testcapi = pytest.importorskip("_testcapi")
+    if core.__name__.endswith("_pure"):
+        pytest.skip("every step of the interpreter's asks for memory")
+    use = getattr(core.Mailbox, call)
+    for number in range(40):
+        mailbox, accepted, got = core.Mailbox(bool), [object() for _ in range(1000)], []
+        for item in accepted:
+            mailbox.put(item)
+        arguments = (mailbox, accepted) if call == "put" else (mailbox,)
+        gc.disable()
+        testcapi.set_nomemory(number, number + 1)
+        try:
+            result = use(*arguments)
+        except MemoryError:
+            result = None
+        finally:
+            testcapi.remove_mem_hooks()
+            gc.enable()
+        got = result if isinstance(result, list) else []
+        got += take_all(mailbox)
+        assert got[:1000] == accepted
+        assert len(got) - 1000 == (call == "put" and result is True)
+        assert_balanced(mailbox, waiting=0, accepted=len(got))
 
 
 # -- threads

@@ -1,16 +1,20 @@
 """Pooled objects: bounded, as new, and never with two holders."""
 
 import asyncio
+import contextlib
+import copy
 import dataclasses
 import gc
 import threading
 import weakref
 
 import pytest
+from interrupted import at_each_place
 from together import in_threads
 
 from gamenet import Lease, ObjectPool
 from gamenet.errors import PoolExhaustedError
+from gamenet.waiting import Waiter
 
 
 @dataclasses.dataclass
@@ -149,6 +153,8 @@ def test_an_old_lease_does_not_reach_the_next_holder():
 def test_leases_come_from_pools_only():
     with pytest.raises(TypeError, match="ObjectPool.acquire"):
         Lease()
+    with pytest.raises(TypeError, match="a lease cannot be copied"):
+        copy.copy(ObjectPool(Thing).acquire())
 
 
 def test_with_releases_unless_that_was_done():
@@ -181,6 +187,27 @@ def test_fault_39_objects_live_on_without_their_pool():
     del lease
     gc.collect()
     assert (watched(), thing.resets) == (None, 1)
+
+
+def test_a_lease_that_is_released_after_its_end_in_the_same_garbage_collection_is_so_once():
+    """Of what goes together a finalizer may come first, and then a coroutine that still has to release it."""
+    pool = ObjectPool(Thing, max_objects=2)
+
+    class Holder:
+        def __init__(self, lease):
+            self.lease, self.itself = lease, self
+
+        def __del__(self):
+            with contextlib.suppress(ValueError):
+                self.lease.release()
+
+    for _ in range(2):  # the collector takes them as they were made: both orders
+        lease, holder = pool.acquire(), Holder(pool.acquire())
+        other = Holder(lease)
+        lease._object.holder = other
+        del lease, holder, other
+        gc.collect()
+        assert pool.outstanding == 0
 
 
 def test_a_reset_that_raises_costs_the_object_and_nothing_else():
@@ -296,6 +323,53 @@ def test_loops_of_several_threads_wait_for_the_same_objects():
     stats = pool.stats()
     assert (stats["outstanding"], stats["waiting"], stats["refused"], stats["discarded"]) == (0, 0, 0, 0)
     assert stats["idle"] == stats["made"] <= 2
+
+
+# -- what comes in between
+
+
+def acquire_if_there_is_one(state):
+    pool, leases = state
+    try:
+        leases.append(pool.acquire())
+    except PoolExhaustedError:
+        return
+
+
+def acquire_and_release(state):
+    acquire_if_there_is_one(state)
+    if state[1]:
+        state[1].pop().release()
+
+
+@pytest.mark.parametrize("interruption", [acquire_if_there_is_one, acquire_and_release])
+@pytest.mark.parametrize("when_empty", ["raise", "heap"])
+@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize("was_used", [False, True])
+def test_the_limits_hold_if_code_that_comes_between_acquires_too(interruption, when_empty, limit, was_used):
+    def make():
+        pool = ObjectPool(Thing, max_objects=limit, when_empty=when_empty)
+        if was_used:
+            pool.acquire().release()
+        return pool, []
+
+    for (pool, leases), _ in at_each_place(make, acquire_if_there_is_one, interruption):
+        assert pool.outstanding == len(leases) <= (limit if when_empty == "raise" else 2)
+        assert len({id(lease.object) for lease in leases}) == len(leases)
+        while leases:
+            leases.pop().release()
+        assert (pool.outstanding, pool.stats()["idle"] <= limit) == (0, True)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_what_is_kept_is_bounded_if_code_that_comes_between_a_release_has_one_too(limit):
+    def make():
+        pool = ObjectPool(Thing, max_objects=limit, when_empty="heap")
+        return pool, [], pool.acquire()
+
+    for (pool, leases, _), _ in at_each_place(make, lambda s: s[2].release(), lambda s: acquire_and_release(s[:2])):
+        assert (leases, pool.outstanding) == ([], 0)
+        assert pool.stats()["idle"] <= limit
 
 
 # -- waiting
@@ -421,3 +495,72 @@ async def test_cancelled_while_an_object_is_on_its_way_from_another_thread_it_gi
 async def lend(pool):
     async with pool.acquire_async() as thing:
         return thing
+
+
+@pytest.mark.parametrize("comes_from_a_thread", [False, True])
+async def test_what_nobody_saw_is_not_reset_again_and_a_cancellation_stays_one(comes_from_a_thread):
+    """A reset that raises would take its place."""
+    resets = []
+
+    def reset(thing):
+        resets.append(thing)
+        if len(resets) > 1:
+            raise OSError("once is enough")
+
+    pool = waiting_pool(reset=reset)
+    lease = pool.acquire()
+    task = asyncio.create_task(lend(pool))
+    await turns()
+    if comes_from_a_thread:
+        thread = threading.Thread(target=lease.release)
+        thread.start()
+        thread.join(60)
+    else:
+        lease.release()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await turns()
+    assert (len(resets), pool.stats()) == (1, counts(idle=1, made=1))
+
+
+async def test_a_loop_that_has_no_memory_for_the_news_costs_its_waiter_only(monkeypatch):
+    pool = waiting_pool()
+    lease = pool.acquire()
+    first, second = (asyncio.create_task(lend(pool)) for _ in range(2))
+    await turns()
+    take, tries = Waiter._take, []
+
+    def take_later(waiter, thing):
+        tries.append(waiter)
+        if len(tries) == 1:
+            raise MemoryError
+        return take(waiter, thing)
+
+    monkeypatch.setattr(Waiter, "_take", take_later)
+    lease.release()
+    with pytest.raises(MemoryError, match="no memory to tell"):
+        await first
+    await asyncio.wait_for(second, 20)
+    assert (pool.outstanding, pool.stats()["waiting"]) == (0, 0)
+
+
+async def test_a_lease_that_cannot_be_made_costs_its_waiter_only(monkeypatch):
+    pool = waiting_pool()
+    lease = pool.acquire()
+    first, second = (asyncio.create_task(lend(pool)) for _ in range(2))
+    await turns()
+    make, tries = Lease.__new__, []
+
+    def make_later(kind):
+        tries.append(kind)
+        if len(tries) == 1:
+            raise MemoryError
+        return make(kind)
+
+    monkeypatch.setattr(Lease, "__new__", make_later)
+    lease.release()
+    with pytest.raises(MemoryError):
+        await first
+    await asyncio.wait_for(second, 20)
+    assert pool.stats() == counts(idle=1, made=1)

@@ -1,15 +1,19 @@
 """Pooled memory, on both twins."""
 
 import asyncio
+import copy
 import ctypes
 import gc
 import os
 import sys
+import weakref
 
 import pytest
+from interrupted import at_each_place
 from together import in_threads
 
 from gamenet.errors import PoolCorruptedError, PoolExhaustedError
+from gamenet.waiting import Waiter
 
 keeps_blocks = pytest.mark.skipif(os.environ.get("GAMENET_POOL_REUSE") == "0", reason="pools keep nothing here")
 
@@ -148,10 +152,13 @@ def test_with_releases_unless_that_was_done(core):
     assert pool.outstanding == 0
 
 
-@pytest.mark.parametrize(("offset", "data"), [(-1, b"a"), (16, b"a"), (0, b"a" * 17), (1 << 60, b"a")])
+@pytest.mark.parametrize(
+    ("offset", "data"),
+    [(-1, b"a"), (16, b"a"), (0, b"a" * 17), (1 << 60, b"a"), (sys.maxsize, b"a"), (-sys.maxsize - 1, b"a")],
+)
 def test_writing_outside_a_block_is_refused(core, offset, data):
     block = core.PoolAllocator(block_size=16).acquire()
-    with pytest.raises(ValueError, match="outside a block of 16"):
+    with pytest.raises(ValueError, match=f"^bytes {offset} to {offset + len(data)} are outside a block of 16$"):
         block.write(offset, data)
 
 
@@ -167,6 +174,37 @@ def test_a_block_may_be_written_from_itself(core):
 def test_blocks_come_from_pools_only(core):
     with pytest.raises(TypeError, match="PoolAllocator.acquire"):
         core.Block()
+    with pytest.raises(TypeError):
+        copy.copy(core.PoolAllocator(64).acquire())  # two of them would release the same memory
+
+
+def test_what_was_not_initialised_lends_nothing(core):
+    class Forgets(core.PoolAllocator):
+        def __init__(self):
+            pass
+
+    for call in (Forgets().acquire, lambda: asyncio.run(Forgets().acquire_async())):
+        with pytest.raises((PoolExhaustedError, AttributeError)):
+            call()
+    block = core.Block.__new__(core.Block)
+    for call in (block.release, block.view, lambda: block.write(0, b"")):
+        with pytest.raises((ValueError, AttributeError)):
+            call()
+    if not core.__name__.endswith("_pure"):
+        assert (repr(block), block.size, block.pool) == ("<Block, released>", 0, None)
+
+
+def test_a_pool_can_be_referred_to_weakly(core):
+    pool = core.PoolAllocator(64)
+    watched = weakref.ref(pool)
+    block = pool.acquire()
+    del pool
+    gc.collect()
+    assert watched() is block.pool
+    block.release()
+    del block
+    gc.collect()
+    assert watched() is None
 
 
 @pytest.mark.parametrize(
@@ -191,6 +229,74 @@ def test_a_pool_that_cannot_be(core, options, message):
 def test_the_smallest_limits(core, limit):
     pool = core.PoolAllocator(block_size=limit, max_blocks=limit)
     assert pool.acquire().size == limit
+
+
+# -- what comes in between
+
+
+def acquire_if_there_is_one(state):
+    pool, blocks = state
+    try:
+        blocks.append(pool.acquire())
+    except PoolExhaustedError:
+        return
+
+
+def acquire_and_release(state):
+    acquire_if_there_is_one(state)
+    if state[1]:
+        state[1].pop().release()
+
+
+@pytest.mark.parametrize("interruption", [acquire_if_there_is_one, acquire_and_release])
+@pytest.mark.parametrize("when_empty", ["raise", "heap"])
+@pytest.mark.parametrize("limit", [1, 2])
+@pytest.mark.parametrize("was_used", [False, True])
+def test_the_limits_hold_if_code_that_comes_between_acquires_too(core, interruption, when_empty, limit, was_used):
+    def make():
+        pool = core.PoolAllocator(64, max_blocks=limit, when_empty=when_empty)
+        if was_used:
+            pool.acquire().release()
+        return pool, []
+
+    for (pool, blocks), _ in at_each_place(make, acquire_if_there_is_one, interruption):
+        assert pool.outstanding == len(blocks) <= (limit if when_empty == "raise" else 2)
+        for number, block in enumerate(blocks):
+            block.write(0, bytes([number]) * 64)
+        assert [bytes(block.view()) for block in blocks] == [bytes([number]) * 64 for number in range(len(blocks))]
+        gc.collect()
+        while blocks:
+            blocks.pop().release()
+        assert (pool.outstanding, pool.stats()["free"] <= limit) == (0, True)
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+@pytest.mark.parametrize("limit", [1, 2])
+def test_what_is_kept_is_bounded_if_code_that_comes_between_a_release_has_a_block_too(core, limit, is_forgotten):
+    def make():
+        pool = core.PoolAllocator(64, max_blocks=limit)
+        return pool, [], [pool.acquire()]
+
+    def give_back(state):
+        if not is_forgotten:
+            state[2][0].release()
+        state[2].clear()
+
+    for (pool, blocks, _), _ in at_each_place(make, give_back, lambda state: acquire_and_release(state[:2])):
+        assert (blocks, pool.outstanding) == ([], 0)
+        assert pool.stats()["free"] <= limit
+
+
+def test_a_release_in_the_middle_of_a_release_is_one_too_many(core):
+    def release(block):
+        try:
+            block.release()
+        except ValueError as error:
+            return str(error)
+
+    for block, _ in at_each_place(core.PoolAllocator(64).acquire, release, release):
+        assert (block.size, block.pool.outstanding) == (0, 0)
+        assert block.pool.stats()["free"] <= 1
 
 
 # -- sizes
@@ -376,6 +482,45 @@ async def test_who_waits_in_a_loop_that_is_gone_is_passed_by(core):
     (await task).release()
     assert (pool.stats()["outstanding"], pool.stats()["waiting"]) == (0, 0)
     gone._log_destroy_pending = False
+
+
+async def test_a_loop_that_has_no_memory_for_the_news_costs_its_waiter_only(core, monkeypatch):
+    pool = waiting_pool(core)
+    block = pool.acquire()
+    first, second = (asyncio.create_task(pool.acquire_async()) for _ in range(2))
+    await turns()
+    take, tries = Waiter._take, []
+
+    def take_later(waiter, thing):
+        tries.append(waiter)
+        if len(tries) == 1:
+            raise MemoryError
+        return take(waiter, thing)
+
+    monkeypatch.setattr(Waiter, "_take", take_later)
+    block.release()
+    with pytest.raises(MemoryError, match="no memory to tell"):
+        await first
+    (await asyncio.wait_for(second, 20)).release()
+    assert {**pool.stats(), "free": 0} == counts()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_waiter_that_goes_together_with_its_block(core):
+    """In one garbage collection, after it was granted: whichever goes first, the block comes back once."""
+    loop = asyncio.new_event_loop()
+    pool = core.PoolAllocator(64, max_blocks=1, when_empty="wait", running_loop=lambda: loop)
+    block = pool.acquire()
+    tasks = [loop.create_task(pool.acquire_async())]
+    loop.run_until_complete(asyncio.sleep(0))
+    block.release()
+    loop.call_soon(loop.stop)
+    loop.close()
+    assert pool.outstanding == 1
+    tasks.pop()._log_destroy_pending = False
+    del block
+    gc.collect()
+    assert {**pool.stats(), "free": 0} == counts()
 
 
 # -- threads

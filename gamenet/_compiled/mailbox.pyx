@@ -79,13 +79,14 @@ cdef class Mailbox:
         if limit < 1:
             raise errors.number_does_not_fit("limit", limit, 1, float("inf"))
         cdef list items
+        cdef Py_ssize_t held
         with cython.critical_section(self):
             while gamenet_ring_has_next(&self.ring) or not self.sleep():
                 items = [None] * min(limit, <Py_ssize_t>gamenet_ring_waiting(&self.ring))  # fails before it takes
-                del items[self.collect(items, 0):]
-                self.taken += <unsigned long long>len(items)
-                if items:  # none: somebody else took them while the list was made
-                    return items
+                held = self.collect(items, 0)
+                self.taken += <unsigned long long>held
+                if held:  # none: somebody else took them while the list was made
+                    return shortened(items, held)
         return []
 
     def shut(self):
@@ -95,7 +96,7 @@ cdef class Mailbox:
     def close(self):
         """Accept nothing more, and give up what waits: returns it, counted as discarded. Closing again returns []."""
         cdef list items
-        cdef Py_ssize_t held = 0
+        cdef Py_ssize_t held = 0, before
         gamenet_ring_shut(&self.ring)
         with cython.critical_section(self):
             items = [None] * <Py_ssize_t>gamenet_ring_waiting(&self.ring)
@@ -105,8 +106,7 @@ cdef class Mailbox:
                 if held == before:
                     with nogil:
                         pass  # a producer is between its place and its slot: let it run
-            del items[held:]
-        return items
+        return shortened(items, held)
 
     def stats(self):
         """Counts since it was made: accepted = taken + discarded + waiting; `refused` were not accepted."""
@@ -147,3 +147,10 @@ cdef class Mailbox:
             Py_DECREF(<object>item)
             held += 1
         return held
+
+
+cdef list shortened(list items, Py_ssize_t size):
+    """The first `size` of them. Asks for memory only if there are more, for what it could not get would cost them all."""
+    if size < len(items):
+        del items[size:]
+    return items

@@ -31,6 +31,7 @@ cdef class PoolAllocator:
     cdef list queues  # of waiters, a deque for each size; None unless `when_empty` is "wait"
     cdef object debug
     cdef dict owners_by_address  # of blocks that are out; None unless tags are asked for
+    cdef object __weakref__
 
     cdef Block lend(self)
     cdef Block lend_for(self, Py_ssize_t size, str purpose)

@@ -74,6 +74,9 @@ cdef class PoolAllocator:
     finds misuse: see docs/pools.md. Locking rule: any thread may acquire and release.
     """
 
+    def __cinit__(self, *values, **named):  # until it is initialised it refuses everything
+        self.largest = &self.classes[0]
+
     def __init__(
         self,
         Py_ssize_t block_size=8192,
@@ -377,7 +380,7 @@ cdef class PoolAllocator:
                 raise errors.too_many_wait(self.max_waiters)
             if waiter is not None:
                 return waiter
-            waiter = Waiter(self.running_loop(), who)
+            waiter = Waiter(self.running_loop(), Block.release, who)
 
     cdef int leave(self, SizeClass* of, object waiter) except -1:
         """It waits no longer, whatever it got."""
@@ -453,10 +456,11 @@ cdef class Block:
             self.owner.take_back(self.of, self.memory)
 
     def __repr__(self):
-        cdef str state = f"{self.room} bytes" if self.memory is not NULL else "released"
+        if self.memory is NULL:
+            return "<Block, released>"
         cdef dict owners = self.owner.owners_by_address
-        who = None if owners is None or self.memory is NULL else owners.get(<uintptr_t>self.memory)
-        return f"<Block, {state}>" if who is None else f"<Block, {state}, of {who}>"
+        who = None if owners is None else owners.get(<uintptr_t>self.memory)
+        return f"<Block, {self.room} bytes>" if who is None else f"<Block, {self.room} bytes, of {who}>"
 
     def __getbuffer__(self, Py_buffer* view, int flags):
         cdef bint is_first
@@ -528,7 +532,7 @@ cdef class Block:
         if self.memory is NULL:
             raise ValueError("this block was released")
         if offset < 0 or size > self.room - offset:
-            raise ValueError(f"bytes {offset} to {offset + size} are outside a block of {self.room}")
+            raise ValueError(f"bytes {offset} to {<object>offset + size} are outside a block of {self.room}")
         memmove(self.memory + offset, data, size)  # `data` may be a view of this block
         return 0
 

@@ -99,7 +99,7 @@ class Mailbox:
             raise errors.number_does_not_fit("limit", limit, 1, float("inf"))
         items: list[Any] = []
         with self._lock:
-            while self._items and len(items) < limit:
+            while len(items) < limit and self._items:  # this last: a handler that comes between may take the rest
                 items.append(self._items.popleft())
                 self._taken += 1
             self._is_awake = bool(items)

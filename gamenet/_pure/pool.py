@@ -189,7 +189,7 @@ class PoolAllocator:
         of = self._classes[-1] if size is None else self._class_for(size)
         if self._is_plain:
             with self._lock:
-                return self._lend_unasked(of, "") if of.free else self._lend(of, "")
+                return self._lend(of, "")
         who = who_asks(purpose) if self._debug is not None and self._debug.tags else ""
         with self._lock:
             self._fail_if_asked(of)
@@ -210,7 +210,7 @@ class PoolAllocator:
             if self._has_room(of) or self.when_empty != "wait":
                 return self._lend(of, who)
         assert self._running_loop is not None
-        waiter: Waiter[Block] = Waiter(self._running_loop(), who)
+        waiter: Waiter[Block] = Waiter(self._running_loop(), _give_back, who)
         with self._lock:
             if self._has_room(of):
                 return self._lend(of, who)
@@ -225,26 +225,31 @@ class PoolAllocator:
         return of.outstanding < self.max_blocks and not of.waiters
 
     def _lend(self, of: _SizeClass, who: str) -> Block:
-        if not self._has_room(of):
+        if of.outstanding >= self.max_blocks or of.waiters:
             if self.when_empty != "heap":
                 of.refused += 1
                 raise errors.pool_is_empty(self.max_blocks, of.size)
             of.fallbacks += 1
-        return self._lend_unasked(of, who)
+        of.outstanding += 1  # at once: a finalizer that comes between may ask, too
+        return self._lend_reserved(of, who)
 
-    def _lend_unasked(self, of: _SizeClass, who: str) -> Block:
-        block = Block.__new__(Block)
+    def _lend_reserved(self, of: _SizeClass, who: str) -> Block:
+        """The block that was counted as out already; if there is none, it is no longer."""
+        try:
+            block = Block.__new__(Block)
+            memory = of.free.pop() if of.free else None
+            if memory is None:
+                memory = bytearray(of.size)
+            elif self._debug is not None and self._debug.fills:
+                _require_filled(memory)  # if it is not, it stays out of use
+        except BaseException:
+            of.outstanding -= 1
+            raise
         block._pool = self
         block._class = of
         block._who = who
-        memory = of.free.pop() if of.free else None
-        if memory is None:
-            memory = bytearray(of.size)
-        elif self._debug is not None and self._debug.fills:
-            _require_filled(memory)  # if it is not, it stays out of use
         if who:
             self._owners[id(memory)] = who
-        of.outstanding += 1
         block._memory = memory
         return block
 
@@ -260,13 +265,13 @@ class PoolAllocator:
 
     def _take_back(self, of: _SizeClass, memory: bytearray) -> None:
         with self._lock:
-            of.outstanding -= 1
             if not self._is_plain:
                 self._owners.pop(id(memory), None)
-            if len(of.free) + of.outstanding < self._keeps:
+            if len(of.free) + of.outstanding <= self._keeps:
                 if self._debug is not None and self._debug.fills:
                     memory[:] = bytes([FILL]) * of.size
                 of.free.append(memory)
+            of.outstanding -= 1
         if self.when_empty == "wait":
             self._serve(of)
 
@@ -276,9 +281,10 @@ class PoolAllocator:
             with self._lock:
                 if of.outstanding >= self.max_blocks or not of.waiters:
                     return
+                of.outstanding += 1
                 waiter = of.waiters.popleft()
                 try:
-                    block = self._lend_unasked(of, waiter.who)
+                    block = self._lend_reserved(of, waiter.who)
                 except (MemoryError, errors.PoolCorruptedError) as error:
                     waiter.refuse(error)
                     continue
@@ -289,7 +295,7 @@ class PoolAllocator:
                     waiter = of.waiters.popleft()
             else:
                 continue
-            block.release()
+            _give_back(block)
 
 
 class Block:
@@ -345,10 +351,10 @@ class Block:
     def release(self) -> None:
         """Give the memory back. `ValueError` the second time, `BufferError` while a view of it exists."""
         with self._pool._lock:
-            memory = self._held()
+            memory, self._memory = self._held(), None
             if is_viewed(memory):
+                self._memory = memory
                 raise BufferError("Existing exports of data: object cannot be re-sized")
-            self._memory = None
         self._pool._take_back(self._class, memory)
 
     def __enter__(self) -> Block:
@@ -359,6 +365,9 @@ class Block:
     ) -> None:
         if self._memory is not None:
             self.release()
+
+    def __reduce__(self) -> str:
+        raise TypeError("a block cannot be copied: its memory would be out twice")
 
     def __del__(self) -> None:
         memory = getattr(self, "_memory", None)
@@ -377,6 +386,12 @@ class Block:
         if self._memory is None:
             raise ValueError("this block was released")
         return self._memory
+
+
+def _give_back(block: Block) -> None:
+    """It was granted to one who is gone, maybe together with it."""
+    if block._memory is not None:
+        block.release()
 
 
 def checked_sizes(sizes: Iterable[int], block_size: int) -> tuple[int, ...]:
