@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gamenet._core import RawPacket
+from gamenet._core import RawPacket, send_frame_to
 from gamenet.backoff import Backoff, delays_of
 from gamenet.client import Client, connect_deadline, logger
 from gamenet.client_seat import ClientSeat
@@ -25,7 +25,6 @@ from gamenet.frames import frame_of
 from gamenet.heartbeat import Heartbeat
 from gamenet.layout import BOOK_HEADER, Layout
 from gamenet.limits import Limits
-from gamenet.loop_mailbox import send_frame_to
 from gamenet.packets import Packet
 from gamenet.session import Session
 from gamenet.transports import TransportName, Transports, choose_client
