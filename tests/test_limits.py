@@ -218,7 +218,7 @@ def max_write_buffer(play, step):
 def seat(net):
     """A peer that was welcomed, and has answered."""
     resume, peer = net.gamenet.resume, net.connect()
-    hello = resume.Hello(magic=resume.MAGIC, version=resume.VERSION, seat=0, secret=bytes(16), received=0)
+    hello = resume.Hello(magic=resume.MAGIC, version=resume.VERSION, seat=0, secret=bytes(16), received=0, window=65_536)
     peer.arrive(resume.record(hello))
     peer.arrive(resume.record(resume.Ack(received=0)))
     return peer
