@@ -359,6 +359,8 @@ class Session(Stream, asyncio.Protocol):
         unsent = self.unsent_size
         if not unsent:
             self._burst = 0
+        elif self._burst:
+            self._burst = min(self._burst, self._held_size())
         if self._holds & _HOLD_WRITING and unsent <= self._context.limits.low_watermark:
             self._go_on_after_writing()
 

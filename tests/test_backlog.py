@@ -637,6 +637,33 @@ def test_small_packets_that_must_not_be_left_out_are_counted_with_what_they_take
         assert f"bytes wait for a peer that does not read, limit {100_000 + 108}" in caplog.text
 
 
+@pytest.mark.parametrize("with_policies", [False, True])
+def test_a_burst_counts_for_what_is_left_of_it(gamenet, with_policies):
+    """Who took all but a little of it has the limit and that little, and not the room of the burst for ever."""
+    net = FakeNet(gamenet, idle_timeout=None, write_timeout=None, max_write_buffer=100_000)
+    if with_policies:
+        net.server.when_slow(SHOT, "drop_oldest")
+    peer = net.connect()
+    session = peer.protocol
+    peer.takes = False
+    for _ in range(200):
+        session.send(CHAT, bytes(4992))
+    net.loop.turn()
+    assert session._burst >= 1_000_000
+    while session.unsent_size > 60_000:
+        assert session.is_open
+        peer.take(len(peer.waiting))
+    left, most = session.unsent_size, 0
+    assert left
+    for _ in range(40):
+        session.send(CHAT, bytes(4992))
+        net.loop.turn()
+        most = max(most, session.unsent_size)
+    assert net.closed == {"slow_receiver": 1}
+    assert 90_000 < most <= 100_000 + left
+    net.end()
+
+
 @pytest.mark.parametrize("reads", [True, False])
 async def test_five_megabytes_in_one_turn(net, until, reads):
     """Who reads gets it all; who does not is cut off by what later turns add."""
