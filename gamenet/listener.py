@@ -166,7 +166,14 @@ class Listener:
 
     def _wait(self, seconds: float) -> None:
         self._unwatch()
-        self._timer = self._loop.call_later(max(_MIN_DELAY, seconds), self._watch)
+        self._timer = self._loop.call_later(max(_MIN_DELAY, seconds), self._watch_again)
+
+    def _watch_again(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:  # the loop's own epoll set has no room, or there is no memory
+            self._short_of(error)
+            self._wait(RETRY_SECONDS)
 
     def _accept(self, listening: socket.socket) -> None:
         """Called by the loop: somebody waits there."""
@@ -222,10 +229,16 @@ class Listener:
 
     def _goes_on(self, error: Exception) -> bool:
         """Whether only one connection is concerned, so that the next one may be asked for at once."""
+        if is_of_one_connection(error):
+            self._admission.accept_errors[error_name(error)] += 1
+            return True
+        self._short_of(error)
+        return False
+
+    def _short_of(self, error: Exception) -> None:
+        """The system is short of something: nobody is accepted for a while."""
         name = error_name(error)
         self._admission.accept_errors[name] += 1
-        if is_of_one_connection(error):
-            return True
         now = self._loop.time()
         if self._paused_since is None or now - self._last_short > 2 * RETRY_SECONDS:
             self._paused_since = now
@@ -233,7 +246,6 @@ class Listener:
             text = "nobody is accepted for the time being: %s; %d connections go on"
             self._log.log(logging.WARNING, text, name, self._admission.held)
         self._last_short = now
-        return False
 
     def _resumed(self, paused_since: float) -> None:
         self._paused_since = None

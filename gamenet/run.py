@@ -14,7 +14,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -46,7 +46,8 @@ def run(
     loop: LoopName = "auto",
     on_ready: Callable[[], Any] | None = None,
 ) -> None:
-    """Serve until Ctrl+C or SIGTERM, then drain for `close_timeout` seconds and return, at most a second later.
+    """Serve until Ctrl+C or SIGTERM, then drain for `close_timeout` seconds and return, at most a second later. Return
+    also when somebody has stopped the server by `server.stop()`.
 
     `loop="auto"` takes winloop (Windows) or uvloop (elsewhere) when it is installed, else asyncio's own.
     `on_ready()` is called once the server listens. Call it from the main thread: signals reach no other.
@@ -80,7 +81,7 @@ async def _serve(
             logger.info("listening on %s port %s", address[0], address[1])
         if on_ready is not None:
             on_ready()
-        await stop.wait()
+        await _first_of(stop.wait(), server.wait_stopped())
     finally:
         await _stop(server, stop)
 
@@ -121,14 +122,22 @@ async def _cancel_all_tasks() -> set[asyncio.Task[Any]]:
 async def _stop(server: Server, stop: StopRequest) -> None:
     """Drain; a second request cuts that short."""
     draining = asyncio.ensure_future(server.stop())
-    again = asyncio.ensure_future(stop.wait(times=2))
-    try:
-        await asyncio.wait([draining, again], return_when=asyncio.FIRST_COMPLETED)
-        for session in server.sessions:
-            session.abort(CloseReason.SERVER_STOPPED)
-    finally:
-        again.cancel()
+    await _first_of(asyncio.shield(draining), stop.wait(times=2))
+    for session in server.sessions:
+        session.abort(CloseReason.SERVER_STOPPED)
     await draining
+
+
+async def _first_of(*waits: Awaitable[None]) -> None:
+    """Return when one of them is over, and wait for the others no longer."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for task in done:
+        task.result()
 
 
 class StopRequest:

@@ -123,6 +123,7 @@ class Server:
         self._closing: set[Session] = set()  # refused ones: never in `sessions`, but to be waited for
         self._all_closed: asyncio.Event | None = None
         self._stopping: asyncio.Future[None] | None = None
+        self._stopped: asyncio.Future[None] | None = None  # of the latest start; done when its stop is
         self._accepted = 0
         self._closed: Counter[str] = Counter()
 
@@ -265,6 +266,7 @@ class Server:
         else:
             self._listener = await self._listen(transports, loop, host, port, new_session)
         self._context = context
+        self._stopped = loop.create_future()
         self._thread = threading.get_ident()
         self._mailbox.open(loop, context.log, self._ledger)
         self._watchdog.start(loop)
@@ -357,6 +359,13 @@ class Server:
             self._mailbox.close()
             self._context.log.close()
         self._context = self._stopping = None
+        if self._stopped is not None and not self._stopped.done():
+            self._stopped.set_result(None)
+
+    async def wait_stopped(self) -> None:
+        """Return when the server has been stopped, by whomever: at once if it does not run."""
+        if self._stopped is not None:
+            await asyncio.shield(self._stopped)
 
     async def __aenter__(self) -> Server:
         """`async with Server(...) as server` listens on a free port of 127.0.0.1, unless `start()` was called."""

@@ -194,6 +194,27 @@ async def test_a_shortage_pauses_accepting_once_and_for_a_while(net, way, failin
     assert caplog.text.count("nobody is accepted for the time being") == stats["accept_pauses"]
 
 
+async def test_a_socket_that_cannot_be_watched_again_is_tried_again(net, way, failing, connect, monkeypatch):
+    """The loop's own epoll set takes no more for the moment (ENOSPC, ENOMEM): the pause goes on."""
+    if way == "asking":
+        pytest.skip("nothing is watched there")
+    server, failures = await echoing(net), [error(errno.ENOSPC), MemoryError(), error(errno.ENOMEM)]
+    listener = server._listener
+    watch = listener._watch
+
+    def fail_to_watch():
+        if failures:
+            raise failures.pop(0)
+        watch()
+
+    monkeypatch.setattr(listener, "_watch", fail_to_watch)
+    failing.append(error(errno.EMFILE))
+    assert await connect(server).is_served()
+    stats = server.stats()
+    assert stats["accept_errors"] == {"EMFILE": 1, "ENOSPC": 1, "MemoryError": 1, "ENOMEM": 1}
+    assert (stats["accepted"], failures) == (1, [])
+
+
 async def test_what_is_no_oserror_does_not_end_it_either(net, way, failing, connect, caplog):
     if way == "watching":
         pytest.skip("accept() itself raises nothing else; a loop's sock_accept() may")

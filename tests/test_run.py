@@ -135,6 +135,58 @@ def test_a_signal_that_comes_before_it_listens_stops_it_at_once(gamenet):
     asyncio.run(main())
 
 
+def test_it_returns_when_somebody_else_has_stopped_the_server(gamenet):
+    server, tasks = gamenet.Server(), []
+
+    def ready():
+        tasks.append(asyncio.ensure_future(server.stop()))
+
+    for _ in range(2):
+        gamenet.run(server, port=0, loop="asyncio", on_ready=ready)
+        assert not server.is_listening
+        assert tasks[-1].done()
+
+
+async def test_waiting_for_the_stop(gamenet):
+    server = gamenet.Server()
+    await server.wait_stopped()
+    for _ in range(2):
+        async with server:
+            waits = [asyncio.ensure_future(server.wait_stopped()) for _ in range(3)]
+            await asyncio.sleep(0.01)
+            assert not any(task.done() for task in waits)
+            waits[0].cancel()
+        await asyncio.gather(*waits[1:])
+        await server.wait_stopped()
+
+
+STOPS_ITSELF = """
+import gamenet
+server = gamenet.Server()
+
+@server.on(1)
+async def handler(session, packet):
+    session.reply(packet)
+    await server.stop()
+
+gamenet.run(server, port=0, loop="{loop}", on_ready=lambda: print(server.port, flush=True))
+print("after", server.stats()["closed"], flush=True)
+"""
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_program_whose_handler_stops_the_server_ends(loop):
+    async def play(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"\x01\0\x08\0\0\0\0\0")
+        assert await asyncio.wait_for(reader.read(), 20) == b"\x01\0\x08\0\0\0\0\0"
+        writer.close()
+
+    with running(STOPS_ITSELF.format(loop=loop)) as (process, port):
+        asyncio.run(play(port))
+        assert outcome(process) == (0, "after {'server_stopped': 1}", "")
+
+
 LINGERS = """
 import atexit, time
 atexit.register(lambda: (print("bye", flush=True), time.sleep(1.0)))
