@@ -127,7 +127,7 @@ class Client:
         """Send a packet under a new sequence number and wait for the packet that comes back with it.
 
         `TimeoutError` after `timeout` seconds, `SessionClosedError` if the connection ends before, `ValueError` if
-        the layout has no sequence number.
+        the layout has no sequence number, `RuntimeError` if each of them waits for its answer already.
         """
         sequence = self._next_sequence()
         answer: asyncio.Future[RawPacket] = self._loop.create_future()
@@ -165,8 +165,10 @@ class Client:
 
     async def close(self) -> None:
         """End the connection in order and wait until it is gone. What other threads sent before still leaves."""
-        await self._mailbox.settle(self._context.limits.close_timeout)
-        self.session.close()
+        try:
+            await self._mailbox.settle(self._context.limits.close_timeout)
+        finally:  # also when it is cancelled
+            self.session.close()
         await self.wait_closed()
 
     async def wait_closed(self) -> str:
@@ -234,6 +236,8 @@ class Client:
         highest = self.layout.max_sequence
         if not highest:
             raise ValueError("this layout has no sequence number: an answer cannot be told from other packets")
+        if len(self._requests) >= highest:
+            raise RuntimeError(f"{highest} requests wait for an answer, as many as there are sequence numbers")
         while True:
             self._sequence = self._sequence % highest + 1  # 0 is for packets that answer nothing
             if self._sequence not in self._requests:

@@ -212,6 +212,41 @@ async def test_a_layout_without_sequence_has_no_requests(net):
         await client.request(1)
 
 
+async def test_as_many_requests_as_there_are_sequence_numbers(net, until):
+    field = net.gamenet.HeaderField
+    layout = net.gamenet.HeaderLayout((field("packet_id", 2), field("packet_size", 2), field("sequence", 1)))
+    server = await net.server(layout=layout)
+    waiting = []
+    server.on(1)(lambda session, packet: waiting.append((session, packet)))
+    client = await net.connect(server, layout=layout)
+    asking = [asyncio.ensure_future(client.request(1)) for _ in range(255)]
+    await until(lambda: len(waiting) == 255)
+    with pytest.raises(RuntimeError, match="255 requests wait for an answer"):
+        await client.request(1)
+    session, packet = waiting.pop(7)
+    session.reply(packet)
+    await until(lambda: sum(each.done() for each in asking) == 1)
+    last = asyncio.ensure_future(client.request(1))
+    await until(lambda: len(waiting) == 255)
+    for session, packet in waiting:
+        session.reply(packet)
+    await asyncio.gather(last, *asking)
+
+
+async def test_closing_ends_the_connection_though_it_is_cancelled(net, until):
+    """While it waits for what other threads handed over."""
+    client = await net.connect(await net.server())
+    done = []
+    closing = asyncio.ensure_future(client.close())
+    client.call_soon(done.append, 1)  # carried out behind the first step of close()
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await until(lambda: client.session.is_closed)
+    assert client.close_reason == "closed"
+
+
 async def test_wait_closed_gives_the_reason(net):
     server = await net.server(idle_timeout=0.05)
     client = await net.connect(server)
