@@ -141,7 +141,7 @@ class _Taker:
         self._stride = 1  # calls until the next look at the clock
         self._refused = 0  # told of
         self._batch: Iterator[Item] = iter(())  # taken, and not carried out
-        self._settled: tuple[int, asyncio.Future[None]] | None = None  # when so many are
+        self._settling: list[tuple[int, asyncio.Future[None]]] = []  # who waits until so many are carried out
 
     @property
     def accepted(self) -> int:
@@ -224,24 +224,30 @@ class _Taker:
             self._refused = refused
             text = "max_mailbox %d reached: calls and sends of other threads were refused, %d so far"
             self._log.log(logging.WARNING, text, self.mailbox.max_items, refused)
-        if self._settled is not None and self.delivered + self.discarded >= self._settled[0]:
-            future = self._settled[1]
-            self._settled = None
-            if not future.done():
+        if self._settling:
+            self._tell_settled()
+
+    def _tell_settled(self) -> None:
+        done = self.delivered + self.discarded
+        for accepted, future in self._settling:
+            if done >= accepted and not future.done():
                 future.set_result(None)
+        self._settling = [waits for waits in self._settling if not waits[1].done()]
 
     async def settle(self, seconds: float) -> None:
         accepted = self.accepted
         if self.delivered + self.discarded >= accepted or seconds <= 0:
             return
         future = self._loop.create_future()
-        self._settled = accepted, future
+        self._settling.append((accepted, future))
         await asyncio.wait([future], timeout=seconds)
 
     def close(self) -> int:
         left = [*self._batch, *self.mailbox.close()]
         self._batch = iter(())
         self.discarded += len(left)
+        if self._settling and not self._loop.is_closed():
+            self._tell_settled()
         if left:
             self._log.log(logging.WARNING, "%d calls and sends of other threads were not carried out", len(left))
         return len(left)
