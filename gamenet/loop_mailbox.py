@@ -126,7 +126,7 @@ class _Taker:
         self._log = log
         self._ledger = ledger
         self._refused = 0  # told of
-        self._settled: tuple[int, asyncio.Future[None]] | None = None  # when so many are
+        self._settling: list[tuple[int, asyncio.Future[None]]] = []  # who waits until so many are carried out
 
     @property
     def accepted(self) -> int:
@@ -157,11 +157,15 @@ class _Taker:
             self._refused = refused
             text = "max_mailbox %d reached: calls and sends of other threads were refused, %d so far"
             self._log.log(logging.WARNING, text, self.mailbox.max_items, refused)
-        if self._settled is not None and self._done >= self._settled[0]:
-            future = self._settled[1]
-            self._settled = None
-            if not future.done():
+        if self._settling:
+            self._tell_settled()
+
+    def _tell_settled(self) -> None:
+        done = self._done
+        for accepted, future in self._settling:
+            if done >= accepted and not future.done():
                 future.set_result(None)
+        self._settling = [waits for waits in self._settling if not waits[1].done()]
 
     @property
     def _done(self) -> int:
@@ -172,11 +176,13 @@ class _Taker:
         if self._done >= accepted or seconds <= 0:
             return
         future = self._loop.create_future()
-        self._settled = accepted, future
+        self._settling.append((accepted, future))
         await asyncio.wait([future], timeout=seconds)
 
     def close(self) -> int:
         left = self.calls.give_up()
+        if self._settling and not self._loop.is_closed():
+            self._tell_settled()
         if left:
             self._log.log(logging.WARNING, "%d calls and sends of other threads were not carried out", left)
         return left

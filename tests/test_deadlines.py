@@ -220,8 +220,8 @@ def test_a_deadline_that_fails_takes_none_with_it(play):
 # -- half a packet
 
 
-def test_a_packet_must_be_complete_in_time_however_many_bytes_come(play, caplog):
-    """Fault 29 of the book's listings: a byte every 29 seconds keeps an idle timeout of 30 away for ever."""
+def test_fault_29_a_packet_must_be_complete_in_time_however_many_bytes_come(play, caplog):
+    """In the book's listings a byte every 29 seconds keeps an idle timeout of 30 away for ever."""
     net = play(idle_timeout=30.0, assembly_timeout=120.0)
     net.server.on(1)(lambda session, packet: None)
     peer = net.connect()

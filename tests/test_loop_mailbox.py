@@ -465,6 +465,36 @@ def test_a_loop_that_was_closed_before_the_mailbox_is_told_of(gamenet):
     assert mailbox.stats() == {"accepted": 2, "delivered": 0, "discarded": 2, "refused": 0, "waiting": 0}
 
 
+async def test_several_may_wait_until_it_is_settled(gamenet):
+    loop = asyncio.get_running_loop()
+    mailbox = gamenet.loop_mailbox.LoopMailbox(budget=1e-9)
+    mailbox.open(loop, gamenet.logs.LimitedLogger(logging.getLogger("gamenet"), loop.time), gamenet._core.Ledger())
+    for _ in range(200):
+        assert mailbox.put((bool, ()))
+    async with asyncio.timeout(20):
+        await asyncio.gather(*(mailbox.settle(60) for _ in range(3)))
+    assert mailbox.stats()["delivered"] == 200
+    assert mailbox.close() == 0
+
+
+@pytest.mark.parametrize("goes", [False, True])
+async def test_who_waits_until_it_is_settled_is_told_when_it_is_closed(gamenet, goes):
+    loop = asyncio.get_running_loop()
+    mailbox = gamenet.loop_mailbox.LoopMailbox(budget=1e-9)
+    mailbox.open(loop, gamenet.logs.LimitedLogger(logging.getLogger("gamenet"), loop.time), gamenet._core.Ledger())
+    for _ in range(200):
+        assert mailbox.put((bool, ()))
+    tasks = [asyncio.create_task(mailbox.settle(60)) for _ in range(2)]
+    await asyncio.sleep(0)
+    if goes:
+        tasks[0].cancel()
+        await asyncio.sleep(0)
+    assert mailbox.close() > 0
+    async with asyncio.timeout(20):
+        await asyncio.wait(tasks)
+    assert [task.cancelled() for task in tasks] == [goes, False]
+
+
 async def test_packets_of_the_peer_are_handled_meanwhile(net, until):
     server, session, reader, writer = await session_of(net, until)
     server.dispatch.routes.default = net.route(lambda session, packet: session.reply(packet))

@@ -40,7 +40,8 @@ def assert_balanced(mailbox, **expected):
     assert mailbox.waiting == stats["waiting"]
 
 
-def test_items_are_taken_once_and_in_order(core):
+def test_fault_44_items_are_taken_once_and_in_order(core):
+    """The book's queue gave its first item uninitialised, and each one after it one too late."""
     mailbox, _ = mailbox_of(core)
     assert all(mailbox.put(number) for number in range(10))
     assert_balanced(mailbox, accepted=10, taken=0, waiting=10)
@@ -326,7 +327,8 @@ def of_producers(items):
 
 @pytest.mark.usefixtures("eager_switches")
 @pytest.mark.parametrize("max_items", [1, 3, 64, 65536])
-def test_four_threads_each_item_once_in_each_threads_order(core, max_items):
+def test_fault_45_four_threads_each_item_once_in_each_threads_order(core, max_items):
+    """In the book's queue consumer and producer raced on the same node."""
     mailbox, _ = mailbox_of(core, max_items=max_items)
     count, items = 300 if max_items < 64 else 5000, []
     with Producers(mailbox, count) as producers:
@@ -356,8 +358,8 @@ def test_a_taker_that_comes_only_when_it_is_woken_misses_nothing(core):
 
 
 @pytest.mark.usefixtures("eager_switches")
-def test_two_takers_share_the_items(core):
-    """Fault 46 of the book: it freed what both had taken."""
+def test_fault_46_two_takers_share_the_items(core):
+    """The book's queue freed what both had taken."""
     mailbox, _ = mailbox_of(core, max_items=128)
     shares = [[], []]
 

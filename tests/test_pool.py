@@ -36,7 +36,7 @@ def test_a_block_is_memory_of_the_pool(core):
 
 
 @pytest.mark.parametrize("size", [1, 7, 16, 17, 4096, 65536])
-def test_blocks_are_aligned(core, size):
+def test_fault_37_blocks_are_aligned(core, size):
     if core.__name__.endswith("_pure"):
         pytest.skip("a bytearray is aligned as the interpreter likes")
     pool = core.PoolAllocator(block_size=size)

@@ -150,7 +150,7 @@ cdef class Mailbox:
 
 
 cdef list shortened(list items, Py_ssize_t size):
-    """The first `size` of them. Asks for memory only if there are more: what it could not get would cost them all."""
+    """The first `size` of them. Asks for memory only if there are more: what it did not get would cost them all."""
     if size < len(items):
         del items[size:]
     return items

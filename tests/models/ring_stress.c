@@ -1,8 +1,8 @@
 /* The mailbox's ring between real threads, without Python: what its memory orders promise, looked at by ThreadSanitizer.
  *
  * 4 producers start at once and put numbered items; the taker sleeps on a semaphore as the loop does on its wake-ups, and
- * halfway, in every second round, another thread closes. Each item is memory of its own, written before it is put, read
- * and freed after it is taken. Says what is wrong and ends with 1.
+ * halfway, in every second round, another thread closes. The ring's own numbers wrap around meanwhile. Each item is memory
+ * of its own, written before it is put, read and freed after it is taken. Says what is wrong and ends with 1.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -24,6 +24,7 @@ static sem_t bell;
 static pthread_barrier_t barrier;
 static pthread_mutex_t takers = PTHREAD_MUTEX_INITIALIZER; /* the critical section of mailbox.pyx */
 static long items_per_producer;
+static uintptr_t start; /* of the ring's numbers: they wrap around after half of the items */
 static long accepted[PRODUCERS], next_number[PRODUCERS], taken, given_back;
 static int failed;
 
@@ -102,7 +103,7 @@ static void *close_soon(void *argument)
 {
     (void)argument;
     pthread_barrier_wait(&barrier);
-    while (gamenet_load(&ring.tail) / 2 < (uintptr_t)(PRODUCERS * items_per_producer / 2)) /* places given away */
+    while ((gamenet_load(&ring.tail) - start) / 2 < (uintptr_t)(PRODUCERS * items_per_producer / 2)) /* given away */
         sched_yield();
     gamenet_ring_shut(&ring);
     pthread_mutex_lock(&takers);
@@ -120,6 +121,8 @@ static void play(size_t max_items, int closes)
     long all = 0;
     if (gamenet_ring_open(&ring, max_items))
         exit(1);
+    start = (uintptr_t)0 - (uintptr_t)(PRODUCERS * items_per_producer);
+    ring.tail = ring.head = start;
     sem_init(&bell, 0, 0);
     pthread_barrier_init(&barrier, NULL, PRODUCERS + (unsigned)closes);
     taken = given_back = 0;
