@@ -162,6 +162,19 @@ def test_a_deadlock_is_found_though_other_threads_live(run):
         idle.join()
 
 
+def test_a_deadlock_is_found_though_a_server_runs(gamenet, run):
+    """Its watchdog wakes other loops twice a second."""
+
+    async def main():
+        async with gamenet.testing.serve(gamenet.Server(watchdog_timeout=0.1)) as net:
+            client = await net.connect()
+            assert await client.wait_closed() == "peer_closed"  # silent for too long
+            await asyncio.Event().wait()
+
+    with pytest.raises(DeadlockError, match="waits at .*, for .*main"):
+        run(main())
+
+
 def test_a_thread_that_wakes_the_loop_is_waited_for(run):
     async def main():
         loop = asyncio.get_running_loop()

@@ -40,6 +40,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     On Windows it is the selector loop, too: no more than 512 sockets, and no subprocesses.
     """
 
+    is_virtual = True
+    """Asked by servers: their watchdogs, which go by real time, leave such a loop alone."""
+
     def __init__(
         self, clock: FakeClock | None = None, *, io_grace: float = IO_GRACE, thread_grace: float = THREAD_GRACE
     ) -> None:
