@@ -48,8 +48,10 @@ class Watchdog:
         self._thread: threading.Thread | None = None
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Watch `loop`, which runs in this thread."""
-        if self._timeout is not None:
+        """Watch `loop`, which runs in this thread. Not one whose time is not ours: it waits for nothing, and our
+        beats, which come in real time, would keep it from noticing that nothing can happen any more.
+        """
+        if self._timeout is not None and not getattr(loop, "is_virtual", False):
             self._end = threading.Event()
             watch = _Watch(self, loop, self._timeout, self._end)
             self._thread = threading.Thread(target=watch.run, name="gamenet watchdog", daemon=True)

@@ -210,14 +210,6 @@ def secure(request, net):
     return request.param == "tls"
 
 
-def assert_balanced(stats):
-    """The ledger's promise: every byte that came in is accounted for."""
-    accounted = (
-        stats["bytes_dispatched"] + stats["bytes_rejected"] + stats["bytes_discarded"] + stats["bytes_buffered"]
-    )
-    assert stats["bytes_in"] == accounted, stats
-
-
 async def until(condition, seconds=10.0):
     """Wait until `condition()` is true; fail after `seconds`."""
     async with asyncio.timeout(seconds):

@@ -59,8 +59,20 @@ async def test_an_open_session(leaking, testing, server):
         await net.serve(server)
         _kept = await net.open()  # from 3.13 on, a stream that nobody keeps closes its connection
     assert any("1 deadline(s) of server" in line for line in check.found)
-    assert len(check.found) == 2
+    assert any("still listens" in line for line in check.found)
+    assert len(check.found) == 3
     await net.close()
+
+
+async def test_a_server_that_listens(leaking, testing, server):
+    async with leaking(r"server 0x\w+ still listens \(await server.stop\(\)\)") as check:
+        for _ in range(2):
+            await server.stop()
+            await server.start()
+    assert len(check.found) == 1
+    async with testing.leak_check(server):  # it did before
+        pass
+    await server.stop()
 
 
 async def test_an_open_session_of_a_server_that_began_before(leaking, testing, server):
@@ -221,6 +233,14 @@ async def test_the_exception_handler_that_was_there_is_told_and_put_back(leaking
 async def test_a_ledger_that_does_not_balance(leaking, testing, server):
     async with leaking(r"the ledger of server 0x\w+ does not balance: 5 bytes in, 0 accounted for", server):
         server._ledger.bytes_in += 5
+
+
+async def test_a_clients_ledger_that_does_not_balance(leaking, testing, server):
+    text = r"the ledger of client with session \d+ does not balance: 13 bytes in, 8 accounted for"
+    async with leaking(text), testing.serve(server) as net:
+        client = await net.connect()
+        await client.request(1)
+        client._ledger.bytes_in += 5
 
 
 async def test_a_failing_test_stays_that_failure(testing):

@@ -86,6 +86,26 @@ def test_time_goes_on_where_floats_are_coarse(run):
     assert clock() == 2e9 + 1
 
 
+@pytest.mark.parametrize("start", [0.0, 0.27, -5.0, 2e9])
+def test_no_timer_fires_before_its_time(run, start):
+    """One that sets itself anew for the rest would do so for ever: time stands still while it runs."""
+    clock = FakeClock(start)
+
+    async def main():
+        loop, seen = asyncio.get_running_loop(), []
+        due = math.nextafter(math.nextafter(loop.time(), math.inf), math.inf)
+        for when in (due, due + 1e-7, due + 1e-6):
+            loop.call_at(when, lambda when=when: seen.append((when, loop.time())))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert seen == []
+        await asyncio.sleep(1)
+        return seen
+
+    for when, fired in run(main(), clock=clock):
+        assert 0 <= fired - when <= 2 * math.ulp(fired)
+
+
 def test_timeouts_pass_without_waiting(run):
     async def main():
         with pytest.raises(TimeoutError):
@@ -140,6 +160,19 @@ def test_a_deadlock_is_found_though_other_threads_live(run):
     finally:
         end.set()
         idle.join()
+
+
+def test_a_deadlock_is_found_though_a_server_runs(gamenet, run):
+    """Its watchdog wakes other loops twice a second."""
+
+    async def main():
+        async with gamenet.testing.serve(gamenet.Server(watchdog_timeout=0.1)) as net:
+            client = await net.connect()
+            assert await client.wait_closed() == "peer_closed"  # silent for too long
+            await asyncio.Event().wait()
+
+    with pytest.raises(DeadlockError, match="waits at .*, for .*main"):
+        run(main())
 
 
 def test_a_thread_that_wakes_the_loop_is_waited_for(run):

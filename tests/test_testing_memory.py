@@ -320,6 +320,13 @@ def test_a_capacity_of_nothing_is_refused():
         MemoryNetwork(capacity=0)
 
 
+def test_what_is_no_chaos():
+    with pytest.raises(TypeError, match="to_second takes what chaos\\(\\) gives, got 3"):
+        memory_pair(Plain(), Plain(), to_second=3)
+    with pytest.raises(TypeError, match="chaos takes what chaos\\(\\) gives, got {'split': 1}"):
+        MemoryNetwork({"split": 1})
+
+
 async def test_addresses():
     one, two = await connected(addresses=("a", "b"))
     assert [end.transport.get_extra_info(name) for end in (one, two) for name in ("sockname", "peername")] == [

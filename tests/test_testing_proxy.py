@@ -257,6 +257,8 @@ async def test_a_connection_that_is_being_made_ends_too(echo, end):
 def test_what_cannot_be():
     with pytest.raises(ValueError, match="capacity 0 is below 1"):
         ChaosProxy("127.0.0.1", 1, capacity=0)
+    with pytest.raises(TypeError, match="to_server takes what chaos\\(\\) gives, got 3"):
+        ChaosProxy("127.0.0.1", 1, to_server=3)
     with pytest.raises(RuntimeError, match="was not started"):
         _ = ChaosProxy("127.0.0.1", 1).port
 

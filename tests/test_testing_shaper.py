@@ -211,6 +211,23 @@ def test_what_cannot_be(settings, message):
         chaos(**settings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"split": "1"}, r"split takes a number of bytes, or \(lowest, highest\), got '1'"),
+        ({"split": (1, 2.0)}, r"split takes a number of bytes, or \(lowest, highest\), got \(1, 2.0\)"),
+        ({"drip": 5}, r"drip takes \(bytes, seconds\), got 5"),
+        ({"coalesce": (1, 1.0, 1)}, r"coalesce takes \(bytes, seconds\), got \(1, 1.0, 1\)"),
+        ({"stall": 0.5}, r"stall takes a number of bytes, or \(bytes, seconds\), got 0.5"),
+        ({"reset": (1, 2)}, r"reset takes a number of bytes, got \(1, 2\)"),
+        ({"half_close": 1.0}, r"half_close takes a number of bytes, got 1.0"),
+    ],
+)
+def test_what_is_no_setting(settings, message):
+    with pytest.raises(TypeError, match=message):
+        chaos(**settings)
+
+
 def test_the_smallest_that_can_be():
     settings = chaos(split=1, coalesce=(1, 1e-9), drip=(1, 1e-9), stall=0, reset=0)
     assert settings == Chaos(split=(1, 1), coalesce=(1, 1e-9), drip=(1, 1e-9), stall=(0, math.inf), reset=0)

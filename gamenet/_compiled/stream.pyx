@@ -253,6 +253,8 @@ cdef class Stream(RunSender):
             try:
                 chunk = bytes(self.decode(bytes(chunk)))
             except Exception as error:
+                self.ledger.bytes_in += len(chunk)
+                self.ledger.bytes_rejected += len(chunk)
                 return self.violated(errors.cannot_decode(error))
         self.ledger.bytes_in += len(chunk)
         self.inbox.add(chunk)

@@ -285,6 +285,8 @@ class Stream:
             try:
                 chunk = bytes(self._decode(bytes(chunk)))
             except Exception as error:
+                self._ledger.bytes_in += len(chunk)
+                self._ledger.bytes_rejected += len(chunk)
                 self._violated(errors.cannot_decode(error))
                 return
         self._ledger.bytes_in += len(chunk)

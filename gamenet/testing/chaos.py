@@ -13,6 +13,14 @@ Span = tuple[int, int]
 Timed = tuple[int, float]
 
 
+_TAKES = {
+    "split": "a number of bytes, or (lowest, highest)",
+    "coalesce": "(bytes, seconds)",
+    "drip": "(bytes, seconds)",
+    "stall": "a number of bytes, or (bytes, seconds)",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chaos:
     """The settings of one direction, as `chaos()` makes them. None: that does not happen."""
@@ -26,6 +34,7 @@ class Chaos:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.split is not None:
             low, high = self.split
             _check_size("split", min(low, high), 1)
@@ -48,6 +57,16 @@ class Chaos:
         if self.reset is not None and self.half_close is not None:
             raise ValueError("a direction ends once: either reset or half_close")
 
+    def _check_types(self) -> None:
+        for name, takes in _TAKES.items():
+            pair = getattr(self, name)
+            if pair is not None and not _is_pair(pair, int if name == "split" else float):
+                raise TypeError(f"{name} takes {takes}, got {pair!r}")
+        for name in ("reset", "half_close"):
+            after = getattr(self, name)
+            if not isinstance(after, int | None):
+                raise TypeError(f"{name} takes a number of bytes, got {after!r}")
+
 
 def chaos(
     *,
@@ -69,7 +88,7 @@ def chaos(
     not delivered is lost in both directions. `half_close=n`: behind n bytes comes EOF; the rest is lost.
 
     `seed` decides the random sizes: with the same seed the cuts fall at the same places of the stream, whenever its
-    bytes come. `ValueError`, naming the setting, for what cannot be.
+    bytes come. `ValueError` or `TypeError`, naming the setting, for what cannot be.
     """
     return Chaos(
         split=(1, split) if isinstance(split, int) else split,
@@ -80,6 +99,19 @@ def chaos(
         half_close=half_close,
         seed=seed,
     )
+
+
+def check_chaos(**directions: object) -> None:
+    """`TypeError` for what `chaos()` did not make, and is not None."""
+    for name, chaos in directions.items():
+        if not isinstance(chaos, Chaos | None):
+            raise TypeError(f"{name} takes what chaos() gives, got {chaos!r}")
+
+
+def _is_pair(value: object, second: type[int] | type[float]) -> bool:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        return False
+    return isinstance(value[0], int) and isinstance(value[1], (int, second))
 
 
 def _check_size(name: str, value: int, lowest: int) -> None:

@@ -17,7 +17,7 @@ from gamenet.session import Session
 from gamenet.timer import LoopTimer
 
 if TYPE_CHECKING:
-    from gamenet._core import PoolAllocator
+    from gamenet._core import Ledger, PoolAllocator
     from gamenet.server import Server
 
 SETTLE_SECONDS = 1.0
@@ -41,7 +41,8 @@ class leak_check:  # it reads as a statement: `async with leak_check(server)`
 
     Looks at every server and client of gamenet that started on this loop while it ran, and at `servers`, which may
     have started before: open sessions, armed deadlines, blocks of the pools, blocks that a view still shows, and a
-    ledger that does not balance; at tasks and timers of the loop; and at what its exception handler was called with.
+    ledger that does not balance; at servers that started meanwhile and still listen; at tasks and timers of the loop;
+    and at what its exception handler was called with.
     What is about to end gets `settle` seconds for that (of the loop's time).
 
     If the block itself raises, what is left is a note on that exception. `allow_views=True` is for tests that keep
@@ -160,6 +161,9 @@ def _left_of_context(context: SessionContext, allow_views: bool) -> list[str]:
         if client_session.transport is not None:
             left += _line([repr(client_session)], "session", f"of {who} open", "close the client")
         left += _left_of_pool(context.pool, who, allow_views)
+        left += _left_of_ledger(context.ledger, client_session.inbox_size, who)
+    if getattr(context.owner, "is_listening", False) and context.owner._context is context:  # type: ignore[attr-defined]
+        left.append(f"{who} still listens (await server.stop())")
     armed = len(context.timer)
     if armed:
         left.append(f"{armed} deadline(s) of {who} armed: sessions that are not closed have them")
@@ -174,10 +178,15 @@ def _left_of_server(server: Server, allow_views: bool) -> list[str]:
     sessions = map(repr, server.sessions)
     left = _line(sessions, "session", f"of {who} open", "close the clients, or await server.stop()")
     left += _left_of_pool(server._pool, who, allow_views)
-    counted = sum(stats[f"bytes_{fate}"] for fate in ("dispatched", "rejected", "discarded", "buffered"))
-    if stats["bytes_in"] != counted:
-        left.append(f"the ledger of {who} does not balance: {stats['bytes_in']} bytes in, {counted} accounted for")
+    left += _left_of_ledger(server._ledger, stats["bytes_buffered"], who)
     return left
+
+
+def _left_of_ledger(ledger: Ledger, buffered: int, who: str) -> list[str]:
+    counted = ledger.bytes_dispatched + ledger.bytes_rejected + ledger.bytes_discarded + buffered
+    if ledger.bytes_in == counted:
+        return []
+    return [f"the ledger of {who} does not balance: {ledger.bytes_in} bytes in, {counted} accounted for"]
 
 
 def _left_of_pool(pool: PoolAllocator, who: str, allow_views: bool) -> list[str]:

@@ -1,7 +1,7 @@
 """An event loop on which waiting takes no time.
 
-What stays true: time moves only while nothing is ready, and then straight to the next timer; it never goes back, and
-never passes a callback that could run now.
+What stays true: time moves only while nothing is ready, and then straight to the next timer; it never goes back,
+never passes a callback that could run now, and no timer fires before its time.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     On Windows it is the selector loop, too: no more than 512 sockets, and no subprocesses.
     """
 
+    is_virtual = True
+    """Asked by servers: their watchdogs, which go by real time, leave such a loop alone."""
+
     def __init__(
         self, clock: FakeClock | None = None, *, io_grace: float = IO_GRACE, thread_grace: float = THREAD_GRACE
     ) -> None:
@@ -52,9 +55,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._thread_grace = thread_grace
         self._working = 0  # threads whose end a task of this loop waits for
         super().__init__(_Selector(self._wait))
-        # asyncio fires what is due before `time() + resolution`: with the real clock's nanosecond that is no later time
-        # at all once floats are coarser, after four months
-        self._clock_resolution = 1e-6
 
     def time(self) -> float:
         """The time of `clock`, in seconds."""
@@ -81,6 +81,14 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         self._working -= 1
 
     def _wait(self, selector: selectors.BaseSelector, timeout: float | None) -> _Events:
+        ready = self._wait_for_events(selector, timeout)
+        # asyncio fires what is due before `time() + resolution`. The real clock's nanosecond is no later time at all
+        # once floats are coarser, after four months; and a timer that fired before its time, and set itself anew for
+        # the rest, would do so for ever, for time stands still meanwhile. So that sum is the very next time.
+        self._clock_resolution = math.ulp(self.clock())
+        return ready
+
+    def _wait_for_events(self, selector: selectors.BaseSelector, timeout: float | None) -> _Events:
         """What is ready, at once or after `timeout` seconds of our time; None: there is no timer."""
         if timeout is not None and timeout <= 0:
             return selector.select(0)

@@ -12,7 +12,7 @@ import errno
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from gamenet.testing.chaos import Chaos
+from gamenet.testing.chaos import Chaos, check_chaos
 from gamenet.testing.shaper import Ending, Shaper
 
 CAPACITY = 65_536
@@ -38,10 +38,11 @@ def memory_pair(
 
     `connection_made()` comes in the next turn, of `first` first. `to_first` and `to_second` are what happens to the
     bytes on their way there, `key` tells pairs of one seed apart, `addresses` are those of `first` and `second`.
-    `ValueError` for a capacity below 1.
+    `ValueError` for a capacity below 1, `TypeError` for chaos that is none.
     """
     if capacity < 1:
         raise ValueError(f"capacity {capacity} is below 1")
+    check_chaos(to_first=to_first, to_second=to_second)
     loop = asyncio.get_running_loop()
     one = MemoryTransport(loop, first, Shaper(to_first, f"{key}/first"), capacity, *addresses)
     two = MemoryTransport(loop, second, Shaper(to_second, f"{key}/second"), capacity, *reversed(addresses))

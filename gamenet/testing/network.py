@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gamenet.client import Client, connect
 from gamenet.session import BufferedSession, Session
-from gamenet.testing.chaos import Chaos
+from gamenet.testing.chaos import Chaos, check_chaos
 from gamenet.testing.memory import CAPACITY, MemoryTransport, memory_pair
 from gamenet.transports import Transports
 from gamenet.transports.acceptors import Acceptor
@@ -53,6 +53,7 @@ class MemoryNetwork:
     ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity {capacity} is below 1")
+        check_chaos(chaos=chaos, to_server=to_server, to_client=to_client)
         self.transports = Transports(
             "memory",
             _no_sockets,

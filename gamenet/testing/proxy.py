@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import cast
 
-from gamenet.testing.chaos import Chaos
+from gamenet.testing.chaos import Chaos, check_chaos
 from gamenet.testing.memory import CAPACITY
 from gamenet.testing.shaper import Ending, Shaper
 from gamenet.transports.proactor import is_proactor
@@ -43,6 +43,7 @@ class ChaosProxy:
     ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity {capacity} is below 1")
+        check_chaos(chaos=chaos, to_server=to_server, to_client=to_client)
         self.host = "127.0.0.1"
         self._target = host, port
         self._to_server = _seeded(chaos if to_server is None else to_server, seed)
