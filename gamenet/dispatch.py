@@ -72,6 +72,7 @@ class DispatchTable(Registry):
 
     def on(self, packet: type[Packet] | int, *, cost: float = 1.0) -> Callable[[HandlerT], HandlerT]:
         """Decorator: register the function for a packet class or id, replacing what was there."""
+        packet_id_of(packet)  # found now, and not when a forgotten call, `@on` alone, has swallowed the function
 
         def register(handler: HandlerT) -> HandlerT:
             self.register(packet, handler, cost=cost)
@@ -81,6 +82,7 @@ class DispatchTable(Registry):
 
     def on_batch(self, packet: type[Packet] | int, *, cost: float = 1.0) -> Callable[[HandlerT], HandlerT]:
         """Decorator: register the function as the batch handler for a packet class or id; see `register_batch`."""
+        packet_id_of(packet)
 
         def register(handler: HandlerT) -> HandlerT:
             self.register_batch(packet, handler, cost=cost)

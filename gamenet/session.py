@@ -22,6 +22,7 @@ from gamenet.deadlines import SessionDeadlines
 from gamenet.errors import CloseReason, InvalidPacketError
 from gamenet.frames import frame_of
 from gamenet.layout import Layout
+from gamenet.limits import check_above_zero
 from gamenet.loop_mailbox import send_frame_to
 from gamenet.unacknowledged import unacknowledged
 
@@ -163,8 +164,8 @@ class Session(Stream, asyncio.Protocol):
     @idle_timeout.setter
     def idle_timeout(self, seconds: float | None) -> None:
         self.check_thread()
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"idle_timeout {seconds} is not above 0 seconds")
+        if seconds is not None:
+            check_above_zero("idle_timeout", seconds)
         self._idle_timeout = seconds
         self._deadlines.lift("idle")
         if self.is_open:

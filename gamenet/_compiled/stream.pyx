@@ -215,9 +215,13 @@ cdef class Stream(RunSender):
 
         Bytes that arrived already and belong to no packet yet are decoded; what was sent before leaves as it was.
         A `decode` that raises ends the session as an invalid packet does, an `encode` that raises as a failed write.
+        `TypeError` for what is neither callable nor None.
         """
         cdef bytes unread
         self.require_thread()
+        for name, function in (("decode", decode), ("encode", encode)):
+            if function is not None and not callable(function):
+                raise errors.wrong_type(name, "callable", function)
         self.drain_to_transport()
         self.encode = encode
         unread = self.inbox.take_all() if decode is not None else b""
