@@ -631,15 +631,18 @@ cdef class Stream(RunSender):
         finally:
             PyBuffer_Release(&view)
 
-    def reply(self, request, response=None):
-        """Answer under the request's sequence number and extra fields: with `response`, or with the request's own id
-        and body.
+    def reply(self, request, response=None, body=b""):
+        """Answer under the request's sequence number and extra fields: with `response`, a packet, or `body` under a
+        packet id; or with the request's own id and body. Result and errors as in `send`.
         """
         cdef RawPacket answer
         if not isinstance(request, RawPacket):
             raise errors.wrong_type("request", "a packet", request)
-        if response is not None and not isinstance(response, RawPacket):
-            raise errors.wrong_type("response", "a packet", response)
+        if body is not b"" or not (response is None or isinstance(response, RawPacket)):
+            return self.send(
+                request if response is None else response, body, (<RawPacket>request).number,
+                self.extras_of(<RawPacket>request),
+            )
         self.require_thread()
         answer = <RawPacket>(request if response is None else response)
         return self.send_packet(answer, (<RawPacket>request).number, self.extras_of(<RawPacket>request))
