@@ -12,11 +12,13 @@ import importlib.util
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Literal
 
+from gamenet.errors import wrong_type
 from gamenet.server import Server
 
 logger = logging.getLogger("gamenet")
@@ -41,10 +43,13 @@ def run(
 ) -> None:
     """Serve until Ctrl+C or SIGTERM, then drain for `close_timeout` seconds and return.
 
+    `host`: the address to listen on; None: every one of this machine. `port`: 0 to 65535; 0 takes a free one.
     `loop="auto"` takes winloop (Windows) or uvloop (elsewhere) when it is installed, else asyncio's own.
-    `on_ready()` is called once the server listens. Call it from the main thread: signals reach no other.
-    `OSError` if the address cannot be had, `ModuleNotFoundError` if the named loop is not installed.
+    `on_ready()` is called once the server listens. `OSError`, naming it, if the address cannot be had,
+    `ModuleNotFoundError` if the named loop is not installed, `RuntimeError` in another thread than the main one, which
+    signals do not reach, and inside a loop that runs: `await gamenet.serve(server, ...)` there.
     """
+    _check_caller(server)
     runner = asyncio.Runner(loop_factory=loop_factory(loop))
     try:
         runner.run(serve(server, host, port, on_ready=on_ready))
@@ -55,7 +60,8 @@ def run(
 async def serve(
     server: Server, host: str | None = "127.0.0.1", port: int = 9000, *, on_ready: Callable[[], Any] | None = None
 ) -> None:
-    """As `run`, inside a loop that runs already."""
+    """As `run`, inside a loop that runs already, in the main thread; it ends by Ctrl+C, SIGTERM or its cancellation."""
+    _check_thread()
     stop = StopRequest(asyncio.get_running_loop())
     with stop.on_signals():
         await server.start(host, port)
@@ -67,6 +73,20 @@ async def serve(
             await stop.wait()
         finally:
             await _stop(server, stop)
+
+
+def _check_caller(server: Server) -> None:
+    """What asyncio would tell less clearly, or only after coroutines were made in vain."""
+    if not isinstance(server, Server):
+        raise wrong_type("server", "a gamenet.Server", server)
+    _check_thread()
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("run() makes its own event loop; inside one that runs: await gamenet.serve(server, ...)")
+
+
+def _check_thread() -> None:
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("signals reach the main thread only: run there, or await server.start() and server.stop()")
 
 
 def _close(runner: asyncio.Runner) -> None:

@@ -62,7 +62,11 @@ class Server:
     that is there. `resume`: sessions outlive their connections, see docs/client.md; clients must ask for it, too, and
     "auto" does not take "epoll". `session_data`: an `ObjectPool` that lends every session its `data`, from before
     `on_opened` until `on_closed` and its handlers have ended; who finds it empty is refused (`server_full`). All
-    further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of range.
+    further keywords are the fields of `gamenet.Limits`. `ValueError`, naming it, for one out of range, `TypeError` for
+    one that does not exist or is of a wrong type.
+
+    `server.sessions` are those that are open, and the rooms: a `SessionManager`. `server.dispatch` is the table of
+    handlers, `server.limits` a `Limits`.
 
     Locking rule: the thread of the loop only, but for `call_soon()`.
     """
@@ -166,7 +170,7 @@ class Server:
         self._slow_policies.set(packet, policy, key)
 
     def on_opened(self, hook: OpenedT) -> OpenedT:
-        """Decorator: `hook(session)` is called when a session has opened, before its first packet."""
+        """Decorator: `hook(session)`, a plain function, is called when a session opened, before its first packet."""
         self._opened_hooks.add(hook)
         return hook
 

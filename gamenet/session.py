@@ -49,7 +49,9 @@ _ids = itertools.count(1)
 
 class Session(Stream, asyncio.Protocol):
     """One connected peer. `data` is the user's own object; `id` is unique in this process; `peername` is the
-    address as the transport gives it. Locking rule: the thread of its loop only, but for `send_threadsafe()`.
+    address as the transport gives it. `is_open`: packets are dispatched and sent; `is_closed`: its end is complete;
+    `close_reason`: why it ends, None before. What it has for handlers, and what is gamenet's own: docs/sessions.md.
+    Locking rule: the thread of its loop only, but for `send_threadsafe()`.
     """
 
     __slots__ = (

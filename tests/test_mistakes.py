@@ -6,6 +6,7 @@ import inspect
 import socket
 import ssl
 import typing
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -169,6 +170,20 @@ def test_what_a_handler_is_for(gamenet):
     assert len(server.dispatch) == 0
 
 
+def test_a_handler_that_would_never_run(gamenet):
+    def yields(session, packet):
+        yield
+
+    async def yields_too(session, packet):
+        yield
+
+    server = gamenet.Server()
+    for handler in yields, yields_too:
+        for register in server.on(1), server.on_batch(1):
+            text = refused(TypeError, lambda: register(handler))  # noqa: B023
+            assert text == f"{handler.__name__} has a yield: nobody would iterate over what it returns"
+
+
 @pytest.mark.parametrize("kind", ["on_opened", "on_closed", "on_away", "on_resumed"])
 def test_hooks_are_plain_functions(gamenet, kind):
     async def greet(session):
@@ -206,6 +221,40 @@ async def test_what_a_session_takes(net):
         "layout must be a HeaderLayout or DelimiterLayout, got str",
         "idle_timeout must be a number, got str",
     ]
+
+
+async def test_a_client_that_does_not_ask_for_resume(net, caplog, until):
+    if net.transport == "epoll":
+        pytest.skip("the epoll transport knows sessions only")
+    caplog.set_level("INFO", "gamenet")
+    server = await net.server(resume=True)
+    client = await net.connect(server)
+    client.send(1, bytes(20))
+    await client.wait_closed()
+    await until(lambda: "sent no HELLO, as a client without resume does: " in caplog.text)
+
+
+# -- running
+
+
+def test_what_run_takes(gamenet):
+    assert refused(TypeError, lambda: gamenet.run(9000)) == "server must be a gamenet.Server, got int"
+    assert refused(TypeError, lambda: gamenet.run(gamenet.Server)).endswith("got the class Server")
+    assert refused(TypeError, lambda: gamenet.run(gamenet.Server(), port="9000")) == "port must be an int, got str"
+
+
+async def test_run_inside_a_loop(gamenet):
+    text = refused(RuntimeError, lambda: gamenet.run(gamenet.Server()))
+    assert text == "run() makes its own event loop; inside one that runs: await gamenet.serve(server, ...)"
+
+
+def test_run_in_another_thread(gamenet):
+    def serve(server):
+        asyncio.run(gamenet.serve(server))
+
+    for call in gamenet.run, serve:
+        with ThreadPoolExecutor(1) as threads, pytest.raises(RuntimeError, match="signals reach the main thread only"):
+            threads.submit(call, gamenet.Server()).result()
 
 
 # -- declarations
