@@ -7,7 +7,6 @@ going on normally, as if the server had been asked to stop.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import importlib.util
 import logging
 import signal
@@ -20,6 +19,7 @@ from typing import Any, Literal
 
 from gamenet.errors import wrong_type
 from gamenet.server import Server
+from gamenet.transports import import_optional
 
 logger = logging.getLogger("gamenet")
 
@@ -161,5 +161,5 @@ def loop_factory(name: LoopName = "auto") -> Callable[[], asyncio.AbstractEventL
         return asyncio.new_event_loop
     if name not in ("uvloop", "winloop"):
         raise ValueError(f"loop is {name!r}, not 'auto', 'asyncio', 'uvloop' or 'winloop'")
-    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(name).new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = import_optional(name, f"loop {name!r}").new_event_loop
     return factory

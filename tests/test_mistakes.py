@@ -5,6 +5,7 @@ import dataclasses
 import inspect
 import socket
 import ssl
+import sys
 import typing
 from concurrent.futures import ThreadPoolExecutor
 
@@ -255,6 +256,17 @@ def test_run_in_another_thread(gamenet):
     for call in gamenet.run, serve:
         with ThreadPoolExecutor(1) as threads, pytest.raises(RuntimeError, match="signals reach the main thread only"):
             threads.submit(call, gamenet.Server()).result()
+
+
+def test_what_is_not_installed_is_named(gamenet, monkeypatch):
+    from gamenet.run import loop_factory
+    from gamenet.transports import import_optional
+
+    monkeypatch.setitem(sys.modules, "uvloop", None)  # as if it were not installed
+    text = refused(ModuleNotFoundError, lambda: loop_factory("uvloop"))
+    assert text == "loop 'uvloop' needs uvloop: pip install uvloop"
+    text = refused(ModuleNotFoundError, lambda: import_optional("no_such_module", "transport 'fast'"))
+    assert text == "transport 'fast' needs no_such_module: pip install no_such_module"
 
 
 # -- declarations
