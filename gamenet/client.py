@@ -278,7 +278,7 @@ async def connect(
     `OSError` if the server cannot be reached, `TimeoutError` after `connect_timeout` seconds; `ValueError` or
     `TypeError`, naming it, for an argument that cannot be.
     """
-    check_attempt(port, connect_timeout)
+    check_attempt(port, ssl, connect_timeout)
     limits.setdefault("idle_timeout", None)
     transports = choose_client(transport, asyncio.get_running_loop())
     client = Client(transports, limits_of(connect, limits), layout, packets, max_queued, heartbeat)
@@ -290,9 +290,11 @@ async def connect(
         await client.close()
 
 
-def check_attempt(port: int, connect_timeout: float) -> None:
+def check_attempt(port: int, ssl: ssl_module.SSLContext | None, connect_timeout: float) -> None:
     """`TypeError` or `ValueError` for what no connection can be made with."""
     check_port(port)
+    if not isinstance(ssl, ssl_module.SSLContext | bool | None):  # True: the system's certificates, as asyncio has it
+        raise errors.wrong_type("ssl", "an ssl.SSLContext", ssl)
     check_above_zero("connect_timeout", connect_timeout)
 
 

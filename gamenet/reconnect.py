@@ -99,7 +99,7 @@ class ReconnectingClient(Client):
     ) -> None:
         if not stable_after >= 0:
             raise ValueError(f"stable_after {stable_after} is below 0 seconds")
-        check_attempt(port, connect_timeout)
+        check_attempt(port, ssl, connect_timeout)
         _check_callbacks(greet, on_state)
         if not isinstance(backoff, Backoff | Iterable | None):
             raise wrong_type("backoff", "a Backoff or an iterable of seconds", backoff)

@@ -73,6 +73,7 @@ def test_type_checkers_know_every_limit(gamenet):
         ({"packets": [5]}, "packets must be a list of packet classes, got int"),
         ({"layout": 5}, "layout must be a HeaderLayout or DelimiterLayout, got int"),
         ({"port": "9000"}, "port must be an int, got str"),
+        ({"ssl": "ca.pem"}, "ssl must be an ssl.SSLContext, got str"),
     ],
 )
 async def test_a_clients_keywords(gamenet, options, text):
