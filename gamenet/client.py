@@ -147,28 +147,10 @@ class Client:
         return self
 
     async def __anext__(self) -> Any:
-        try:
-            return await self._next()
-        except SessionClosedError:
-            if self.close_reason in _ORDERLY:
-                raise StopAsyncIteration from None
-            raise
-
-    async def receive(self, *, timeout: float | None = None) -> Any:
-        """The next packet that the iteration would give, in at most `timeout` seconds (None: whenever it comes).
-
-        `TimeoutError` if none came, and none is lost by that; `SessionClosedError` when the connection has ended, in
-        order or not, and nothing is left; `RuntimeError` if somebody else waits for the next packet already.
-        """
-        try:
-            async with asyncio.timeout(timeout):
-                return await self._next()
-        except TimeoutError:
-            raise TimeoutError(f"no packet within {timeout} s") from None
-
-    async def _next(self) -> Any:
         while not self._queue:
             if self._closed.done():
+                if self.close_reason in _ORDERLY:
+                    raise StopAsyncIteration
                 raise self._closed_error()
             if self._reader is not None:
                 raise RuntimeError("somebody else waits for this client's next packet already")
@@ -181,6 +163,20 @@ class Client:
         if self.session.is_suspended and len(self._queue) <= self._max_queued // 2:
             self.session.resume_reading()
         return packet
+
+    async def receive(self, *, timeout: float | None = None) -> Any:
+        """The next packet that the iteration would give, in at most `timeout` seconds (None: whenever it comes).
+
+        `TimeoutError` if none came, and none is lost by that; `SessionClosedError` when the connection has ended, in
+        order or not, and nothing is left; `RuntimeError` if somebody else waits for the next packet already.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.__anext__()
+        except StopAsyncIteration:
+            raise self._closed_error() from None
+        except TimeoutError:
+            raise TimeoutError(f"no packet within {timeout} s") from None
 
     async def close(self) -> None:
         """End the connection in order and wait until it is gone. What other threads sent before still leaves."""
