@@ -43,8 +43,7 @@ class SlowPolicies:
         """
         if policy not in get_args(SlowPolicy):
             raise ValueError(f"policy is {policy!r}, not one of {', '.join(get_args(SlowPolicy))}")
-        if not isinstance(packet, type | int):
-            raise errors.wrong_type("packet", "a packet class or a packet id", packet)
+        packet_id = packet_id_of(packet)
         names = (key,) if isinstance(key, str) else key
         if names and policy != "keep_latest":
             raise ValueError(f"a key is for 'keep_latest', not for {policy!r}")
@@ -52,9 +51,9 @@ class SlowPolicies:
             raise ValueError("a key needs a packet class: a bare id has no fields")
         slices = tuple(_slice_of(packet, name) for name in names) if isinstance(packet, type) else ()
         if policy == "disconnect":
-            self._rules.pop(packet_id_of(packet), None)
+            self._rules.pop(packet_id, None)
         else:
-            self._rules[packet_id_of(packet)] = _Rule(policy, slices)
+            self._rules[packet_id] = _Rule(policy, slices)
 
     def rule_of(self, packet_id: int) -> _Rule | None:
         """The rule of an id; None: it must not be left out."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl as ssl_module
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from gamenet import errors
 from gamenet._core import Ledger, PoolAllocator, RawPacket, codec_for
@@ -20,11 +21,12 @@ from gamenet.context import SessionContext
 from gamenet.dispatch import DispatchTable
 from gamenet.errors import CloseReason, SessionClosedError
 from gamenet.heartbeat import Heartbeat, answer_heartbeats
-from gamenet.layout import BOOK_HEADER, Layout
-from gamenet.limits import Limits
+from gamenet.layout import BOOK_HEADER, Layout, packet_limit
+from gamenet.limits import LimitOptions, Limits, check_above_zero, limits_of
 from gamenet.packets import Packet
 from gamenet.session import Session
 from gamenet.transports import TransportName, Transports, choose_client
+from gamenet.transports.sockets import check_port
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -56,10 +58,10 @@ class Client:
             raise ValueError(f"max_queued {max_queued} is below 1")
         self.dispatch = DispatchTable()
         self.dispatch.set_default(self._received)
-        for packet in packets:
+        for packet in _packet_classes(packets):
             self.dispatch.register(packet, self._received)
         loop = asyncio.get_running_loop()
-        codec = codec_for(layout, min(limits.max_packet_size, layout.max_packet_size))
+        codec = codec_for(layout, packet_limit(layout, limits.max_packet_size))
         pool = PoolAllocator(limits.max_packet_size, sizes=limits.block_sizes)
         answer_heartbeats(heartbeat, self.dispatch, codec)
         self._ledger = Ledger()
@@ -163,6 +165,20 @@ class Client:
             self.session.resume_reading()
         return packet
 
+    async def receive(self, *, timeout: float | None = None) -> Any:
+        """The next packet that the iteration would give, in at most `timeout` seconds (None: whenever it comes).
+
+        `TimeoutError` if none came, and none is lost by that; `SessionClosedError` when the connection has ended, in
+        order or not, and nothing is left; `RuntimeError` if somebody else waits for the next packet already.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                return await self.__anext__()
+        except StopAsyncIteration:
+            raise self._closed_error() from None
+        except TimeoutError:
+            raise TimeoutError(f"no packet within {timeout} s") from None
+
     async def close(self) -> None:
         """End the connection in order and wait until it is gone. What other threads sent before still leaves."""
         try:
@@ -244,6 +260,15 @@ class Client:
                 return self._sequence
 
 
+def _packet_classes(packets: Iterable[type[Packet]]) -> Iterable[type[Packet]]:
+    if isinstance(packets, type):
+        raise errors.wrong_type("packets", "a list of packet classes", packets)
+    for packet in packets:
+        if not isinstance(packet, type):
+            raise errors.wrong_type("packets", "a list of packet classes", packet)
+        yield packet
+
+
 @asynccontextmanager
 async def connect(
     host: str,
@@ -256,18 +281,20 @@ async def connect(
     connect_timeout: float = 10.0,
     max_queued: int = 1024,
     heartbeat: Heartbeat | None = None,
-    **limits: Any,
+    **limits: Unpack[LimitOptions],
 ) -> AsyncIterator[Client]:
     """Connect to a server: `async with gamenet.connect(host, port) as client`.
 
     `packets` are the classes that arriving packets are made of; others come as `RawPacket`. `ssl` asks for TLS,
     `transport` and `heartbeat` are as in `gamenet.Server`.
     Further keywords are fields of `gamenet.Limits`; a client has no `idle_timeout` unless it is given one.
-    `OSError` if the server cannot be reached, `TimeoutError` after `connect_timeout` seconds.
+    `OSError` if the server cannot be reached, `TimeoutError` after `connect_timeout` seconds; `ValueError` or
+    `TypeError`, naming it, for an argument that cannot be.
     """
+    check_attempt(port, ssl, connect_timeout)
     limits.setdefault("idle_timeout", None)
     transports = choose_client(transport, asyncio.get_running_loop())
-    client = Client(transports, Limits(**limits), layout, packets, max_queued, heartbeat)
+    client = Client(transports, limits_of(connect, limits), layout, packets, max_queued, heartbeat)
     try:
         async with connect_deadline(host, port, connect_timeout):
             await transports.create_connection(lambda: client.session, host, port, ssl=ssl)
@@ -280,12 +307,23 @@ async def connect(
         await client.close()
 
 
+def check_attempt(port: int, ssl: ssl_module.SSLContext | None, connect_timeout: float) -> None:
+    """`TypeError` or `ValueError` for what no connection can be made with."""
+    check_port(port)
+    if not isinstance(ssl, ssl_module.SSLContext | bool | None):  # True: the system's certificates, as asyncio has it
+        raise errors.wrong_type("ssl", "an ssl.SSLContext", ssl)
+    check_above_zero("connect_timeout", connect_timeout)
+
+
 @asynccontextmanager
 async def connect_deadline(host: str, port: int, seconds: float) -> AsyncIterator[None]:
-    """`TimeoutError`, with a text that says so, if connecting takes longer."""
+    """`TimeoutError`, with a text that says so, if connecting takes longer; a failed look-up names the host."""
     try:
         async with asyncio.timeout(seconds) as deadline:
             yield
+    except socket.gaierror as error:
+        error.strerror = f"cannot look up {host!r}: {error.strerror}"
+        raise
     except TimeoutError:
         if not deadline.expired():  # the system's own, which came sooner
             raise

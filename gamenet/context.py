@@ -25,7 +25,7 @@ from gamenet._core import (
 )
 from gamenet.backlog import SlowPolicies
 from gamenet.heartbeat import Heartbeat
-from gamenet.layout import Layout
+from gamenet.layout import Layout, packet_limit
 from gamenet.limits import Limits
 from gamenet.logs import LimitedLogger
 from gamenet.loop_mailbox import LoopMailbox
@@ -105,5 +105,5 @@ class SessionContext:
     def codec_for(self, layout: Layout) -> HeaderCodec:
         """The codec of a layout that a session changes to; made once."""
         if layout not in self._codecs:
-            self._codecs[layout] = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
+            self._codecs[layout] = codec_for(layout, packet_limit(layout, self.limits.max_packet_size))
         return self._codecs[layout]

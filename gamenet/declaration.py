@@ -6,7 +6,8 @@ What stays true: a declaration that cannot be is refused here, when the class is
 from __future__ import annotations
 
 import inspect
-from typing import Any, ClassVar, Literal, get_args, get_origin
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, get_origin
 
 from gamenet._core import Field, TypedPacket
 from gamenet.fields import BOOLEAN, REQUIRED, Kind, Specifier
@@ -19,7 +20,9 @@ def declared_fields(
 ) -> list[Field]:
     """The fields that `cls` itself declares, behind the inherited ones; `TypeError`, `ValueError` if one cannot be."""
     fields = list(inherited)
-    for name, annotation in inspect.get_annotations(cls, eval_str=True).items():
+    annotations = inspect.get_annotations(cls, eval_str=True)
+    _refuse_unannotated(cls, annotations, namespace)
+    for name, annotation in annotations.items():
         origin: object = get_origin(annotation)
         if origin is ClassVar:
             continue
@@ -35,14 +38,29 @@ def declared_fields(
     return fields[len(inherited) :]
 
 
-def _specifier(where: str, annotation: Any, value: Any) -> Specifier:
-    if isinstance(value, Specifier):
-        return value
-    if annotation is bool:
-        return Specifier(BOOLEAN, value)
-    for extra in get_args(annotation)[1:]:
+def _refuse_unannotated(cls: type, annotations: Mapping[str, Any], namespace: Mapping[str, Any]) -> None:
+    """`message = char(256)` and `x = f32` look like fields, and would silently be none."""
+    for name, value in namespace.items():
+        if name not in annotations and (isinstance(value, Specifier) or _kind_of(value) is not None):
+            raise TypeError(f"{cls.__name__}.{name} has no annotation; write {name}: str = char(n), or {name}: u32")
+
+
+def _kind_of(annotation: Any) -> Kind | None:
+    """The kind that an annotation such as `u8` brings."""
+    for extra in getattr(annotation, "__metadata__", ()):
         if isinstance(extra, Kind):
-            return Specifier(extra, value)
+            return extra
+    return None
+
+
+def _specifier(where: str, annotation: Any, value: Any) -> Specifier:
+    kind = BOOLEAN if annotation is bool else _kind_of(annotation)
+    if isinstance(value, Specifier):
+        if kind is not None:
+            raise TypeError(f"{where} = char() or raw() is annotated as a number; annotate it with str or bytes")
+        return value
+    if kind is not None:
+        return Specifier(kind, value)
     raise TypeError(f"{where} has no wire kind; annotate it with u8 ... f64 or bool, or give it = char(n) or raw(n)")
 
 

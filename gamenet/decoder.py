@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gamenet._core import PacketBuffer, PoolAllocator, codec_for
-from gamenet.layout import BOOK_HEADER, Layout
+from gamenet.layout import BOOK_HEADER, Layout, packet_limit
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -30,7 +30,7 @@ class Decoder(PacketBuffer):
     __slots__ = ("_max_packet_size",)
 
     def __init__(self, layout: Layout = BOOK_HEADER, max_packet_size: int = 8192) -> None:
-        codec = codec_for(layout, min(max_packet_size, layout.max_packet_size))
+        codec = codec_for(layout, packet_limit(layout, max_packet_size))
         super().__init__(codec, PoolAllocator(max_packet_size))
         self._max_packet_size = max_packet_size
 
@@ -41,7 +41,7 @@ class Decoder(PacketBuffer):
 
     @layout.setter
     def layout(self, layout: Layout) -> None:
-        self.codec = codec_for(layout, min(self._max_packet_size, layout.max_packet_size))
+        self.codec = codec_for(layout, packet_limit(layout, self._max_packet_size))
 
     def encode(
         self, packet_id: int, body: ReadableBuffer = b"", sequence: int = 0, header: Mapping[str, int] | None = None

@@ -6,6 +6,7 @@ module is being reloaded, registrations gather beside the table, and reach it al
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class DispatchTable(Registry):
 
     def on(self, packet: type[Packet] | int, *, cost: float = 1.0) -> Callable[[HandlerT], HandlerT]:
         """Decorator: register the function for a packet class or id, replacing what was there."""
+        packet_id_of(packet)  # found now, and not when a forgotten call, `@on` alone, has swallowed the function
 
         def register(handler: HandlerT) -> HandlerT:
             self.register(packet, handler, cost=cost)
@@ -81,6 +83,7 @@ class DispatchTable(Registry):
 
     def on_batch(self, packet: type[Packet] | int, *, cost: float = 1.0) -> Callable[[HandlerT], HandlerT]:
         """Decorator: register the function as the batch handler for a packet class or id; see `register_batch`."""
+        packet_id_of(packet)
 
         def register(handler: HandlerT) -> HandlerT:
             self.register_batch(packet, handler, cost=cost)
@@ -92,8 +95,8 @@ class DispatchTable(Registry):
         """Register or replace a handler, at any time, also from inside a handler.
 
         `cost` is what a packet takes of its session's rate, where `max_packets_per_second` limits that: 1 for most,
-        more for what is dear to answer. `TypeError` for what is no packet class, id or callable; `ValueError` for an
-        id outside 0 to 2**64-1 or a cost below 0.
+        more for what is dear to answer. `TypeError` for what is no packet class, id or callable, and for
+        a function with a `yield`, which would never run; `ValueError` for an id outside 0 to 2**64-1 or a cost below 0.
         """
         self._register(packet, handler, False, cost)
 
@@ -197,6 +200,8 @@ class DispatchTable(Registry):
         return self._live if self._staged is None else self._staged
 
     def _register(self, packet: type[Packet] | int, handler: Handler, is_batch: bool, cost: float) -> None:
+        if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+            raise TypeError(f"{handler.__name__} has a yield: nobody would iterate over what it returns")
         packet_id = packet_id_of(packet)
         packet_type, body_size = (packet, packet.body_size_of()) if isinstance(packet, type) else (RawPacket, 0)
         before_login = packet_id in self._before_login

@@ -219,7 +219,8 @@ def no_such_packet(index: int, held: int) -> IndexError:
 
 
 def wrong_type(name: str, wanted: str, value: object) -> TypeError:
-    return TypeError(f"{name} must be {wanted}, got {type(value).__name__}")
+    got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+    return TypeError(f"{name} must be {wanted}, got {got}")
 
 
 def pool_is_empty(max_blocks: int, size: int) -> PoolExhaustedError:

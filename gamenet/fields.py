@@ -71,6 +71,8 @@ def raw(size: int, *, default: Any = REQUIRED, secret: bool = False) -> Any:
 
 
 def _checked(size: int) -> int:
+    if not isinstance(size, int):
+        raise TypeError(f"a field's size must be an int, got {type(size).__name__}")
     if not 1 <= size <= MAX_FIELD_SIZE:
         raise ValueError(f"a field of {size} bytes is outside 1 to {MAX_FIELD_SIZE}")
     return size

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from gamenet import errors
 from gamenet._core import HeaderCodec, PingRoute, PongRoute
 from gamenet.dispatch import DispatchTable
+from gamenet.limits import check_above_zero
 from gamenet.packets import Packet, packet_id_of
 
 
@@ -29,8 +30,8 @@ class Heartbeat:
     def __post_init__(self) -> None:
         if self.ping_id == self.pong_id:
             raise ValueError(f"ping and pong are both packet id {self.ping_id}")
-        if self.interval is not None and not self.interval > 0:
-            raise ValueError(f"interval {self.interval} is not above 0 seconds")
+        if self.interval is not None:
+            check_above_zero("interval", self.interval)
 
     @property
     def patience(self) -> float | None:

@@ -39,6 +39,8 @@ class HeaderField:
 
     def __post_init__(self) -> None:
         _check_name(self.name)
+        if not isinstance(self.width, int):
+            raise TypeError(f"header field {self.name!r} has a width of {self.width!r}, not a number of bytes")
         if not 1 <= self.width <= _MAX_WIDTH:
             raise ValueError(f"header field {self.name!r} is {self.width} bytes wide, allowed are 1 to {_MAX_WIDTH}")
         if self.byte_order not in ("little", "big"):
@@ -123,6 +125,8 @@ class HeaderLayout:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", tuple(self.fields))
+        if not isinstance(self.trailer, bytes):
+            raise TypeError(f"trailer must be bytes, got {type(self.trailer).__name__}")
         self._check_names()
         end = self._check_places()
         if self.header_size == 0:
@@ -296,6 +300,13 @@ class DelimiterLayout:
 
 
 Layout = HeaderLayout | DelimiterLayout
+
+
+def packet_limit(layout: Layout, max_packet_size: int) -> int:
+    """Bytes of the largest packet that both allow. `TypeError` for what is no layout."""
+    if not isinstance(layout, HeaderLayout | DelimiterLayout):
+        raise TypeError(f"layout must be a HeaderLayout or DelimiterLayout, got {type(layout).__name__}")
+    return min(max_packet_size, layout.max_packet_size)
 
 BOOK_HEADER = HeaderLayout(
     (HeaderField("packet_id", 2), HeaderField("packet_size", 2), HeaderField("sequence", 4)),

@@ -5,8 +5,12 @@ What stays true: limits are checked together when they are made, and do not chan
 
 from __future__ import annotations
 
+import inspect
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, TypedDict
 
 from gamenet import errors
 
@@ -16,8 +20,9 @@ _LARGEST_MAILBOX = 1 << 28  # what its ring can count where a pointer has 32 bit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Sizes in bytes, times in seconds; None switches off what has None in its type. `ValueError`, naming the limit,
-    if it is out of range; `TypeError` for a size or a number of things that is no int, or a time that is no number.
+    """Sizes in bytes, times in seconds; None switches off what has None in its type. docs/sessions.md says what each
+    one is for. `ValueError`, naming the limit, if it is out of range; `TypeError` for a size or a number of things that
+    is no int, or a time that is no number.
     """
 
     max_packet_size: int = 8192
@@ -140,12 +145,8 @@ class Limits:
             self._check_above_zero(name)
 
     def _check_above_zero(self, name: str) -> None:
-        value = getattr(self, name)
-        if value is not None and not isinstance(value, int | float):
-            raise errors.wrong_type(name, "a number", value)
-        if value is None or not value > 0:
-            unit = "" if name.endswith("per_second") else " seconds"
-            raise ValueError(f"{name} {value} is not above 0{unit}")
+        unit = "" if name.endswith("per_second") else " seconds"
+        check_above_zero(name, getattr(self, name), unit)
 
     def _check_int(self, name: str, lowest: int, highest: int = sys.maxsize) -> None:
         value = getattr(self, name)
@@ -155,3 +156,56 @@ class Limits:
             raise ValueError(f"{name} {value} is below {lowest}")
         if value > highest:
             raise ValueError(f"{name} {value} is above {highest}")
+
+
+def check_above_zero(name: str, value: Any, unit: str = " seconds") -> None:
+    """`TypeError` for what is no number (None is told as out of range), `ValueError` unless it is above 0."""
+    is_number = isinstance(value, int | float)
+    if not is_number and value is not None:
+        raise errors.wrong_type(name, "a number", value)
+    if value is None or not value > 0:
+        raise ValueError(f"{name} {value} is not above 0{unit}")
+
+
+class LimitOptions(TypedDict, total=False):
+    """The fields of `Limits` as keywords, for type checkers and editors; a test holds the two together."""
+
+    max_packet_size: int
+    max_sessions: int
+    max_sessions_per_address: int | None
+    max_accepts_per_second: float | None
+    handshake_timeout: float
+    idle_timeout: float | None
+    assembly_timeout: float | None
+    login_timeout: float | None
+    write_timeout: float | None
+    handler_timeout: float | None
+    close_timeout: float
+    max_read_buffer: int
+    high_watermark: int
+    low_watermark: int
+    max_write_buffer: int
+    link_timeout: float | None
+    resume_timeout: float
+    max_resume_buffer: int
+    max_seats_away: int
+    max_packets_per_second: float | None
+    max_bytes_per_second: float | None
+    rate_burst: float
+    dispatch_budget: float | None
+    max_mailbox: int
+    watchdog_timeout: float | None
+
+
+def limits_of(taker: Callable[..., Any], options: Mapping[str, Any]) -> Limits:
+    """The limits that are among the keywords of `taker`. `TypeError`, with the name that was probably meant, for a
+    keyword that it does not have; else errors as `Limits`.
+    """
+    names = [field.name for field in fields(Limits)]
+    for option in options:
+        if option not in names:
+            own = [name for name in inspect.signature(taker).parameters if name != "limits"]
+            meant = get_close_matches(option, own + names, 1)
+            hint = f"; did you mean {meant[0]!r}?" if meant else ""
+            raise TypeError(f"{taker.__name__}() has no keyword {option!r}{hint}")
+    return Limits(**options)

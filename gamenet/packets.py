@@ -9,7 +9,11 @@ from typing import Any, Literal, dataclass_transform
 
 from gamenet._core import Struct, TypedPacket
 from gamenet.declaration import declared_fields
+from gamenet.errors import number_does_not_fit, wrong_type
 from gamenet.fields import char, raw
+
+MAX_ID = (1 << 64) - 1
+"""The largest packet id that any header can carry; the book's carries 65535."""
 
 
 @dataclass_transform(field_specifiers=(char, raw))
@@ -50,7 +54,7 @@ class PacketMeta(type):
             setattr(cls, field.name, field)
         cls._struct = Struct((*inherited, *declared))
         if id is not None:
-            cls._id = id
+            cls._id = _checked_id(name, id)
 
 
 class Packet(TypedPacket, metaclass=PacketMeta):
@@ -80,9 +84,21 @@ class Packet(TypedPacket, metaclass=PacketMeta):
         return cls._struct.size
 
 
+def _checked_id(name: str, id: int) -> int:
+    if not isinstance(id, int):
+        raise wrong_type(f"{name}: id", "an int", id)
+    if not 0 <= id <= MAX_ID:
+        raise number_does_not_fit(f"{name}: id", id, 0, MAX_ID)
+    return id
+
+
 def packet_id_of(packet: type[Packet] | int) -> int:
-    """The id of a packet class, or the id itself. `TypeError` for a class that was declared without one."""
+    """The id of a packet class, or the id itself. `TypeError` for a class that was declared without one, and for what
+    is neither.
+    """
     if not isinstance(packet, type):
+        if not hasattr(packet, "__index__"):
+            raise wrong_type("packet", "a packet class or a packet id", packet)
         return packet
     if not issubclass(packet, Packet) or "_id" not in vars(packet):
         raise TypeError(f"{packet.__name__} has no packet id; declare it as: class {packet.__name__}(Packet, id=...)")

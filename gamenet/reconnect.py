@@ -13,18 +13,18 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Container, Iterable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from gamenet._core import RawPacket, send_frame_to
 from gamenet.backoff import Backoff, delays_of
-from gamenet.client import Client, connect_deadline, logger
+from gamenet.client import Client, check_attempt, connect_deadline, logger
 from gamenet.client_seat import ClientSeat
 from gamenet.client_states import Closed, Connected, Connecting, GivenUp, Lost, State, StateFeed, States, Waiting
 from gamenet.errors import CloseReason, SessionClosedError, wrong_thread, wrong_type
 from gamenet.frames import frame_of
 from gamenet.heartbeat import Heartbeat
 from gamenet.layout import BOOK_HEADER, Layout
-from gamenet.limits import Limits
+from gamenet.limits import LimitOptions, limits_of
 from gamenet.packets import Packet
 from gamenet.session import Session
 from gamenet.transports import TransportName, Transports, choose_client
@@ -73,7 +73,7 @@ class ReconnectingClient(Client):
     `Connected(resumed=False)` says that the server did not know the session any more, and that this one is new: what
     the old one had not brought over is lost, but for what `keep_queued` kept while there was no connection.
 
-    `ValueError`, naming it, for what is out of range, `TypeError` for a `backoff` that is no iterable.
+    `ValueError`, naming it, for what is out of range, `TypeError` for what is of a wrong type.
     """
 
     def __init__(
@@ -96,20 +96,20 @@ class ReconnectingClient(Client):
         on_state: Callable[[State], object] | None = None,
         resume: bool = False,
         rng: random.Random | None = None,
-        **limits: Any,
+        **limits: Unpack[LimitOptions],
     ) -> None:
         if not stable_after >= 0:
             raise ValueError(f"stable_after {stable_after} is below 0 seconds")
-        if not connect_timeout > 0:
-            raise ValueError(f"connect_timeout {connect_timeout} is not above 0 seconds")
+        check_attempt(port, ssl, connect_timeout)
+        _check_callbacks(greet, on_state)
+        if not isinstance(backoff, Backoff | Iterable | None):
+            raise wrong_type("backoff", "a Backoff or an iterable of seconds", backoff)
         if queue_size < 1:
             raise ValueError(f"queue_size {queue_size} is below 1")
-        if backoff is not None and not isinstance(backoff, Backoff | Iterable):
-            raise wrong_type("backoff", "a Backoff or an iterable of seconds", backoff)
         interval = None if heartbeat is None or resume else heartbeat.interval
         limits.setdefault("idle_timeout", None if interval is None else SILENT_BEATS * interval)
         transports = choose_client(transport, asyncio.get_running_loop())
-        super().__init__(transports, Limits(**limits), layout, packets, max_queued, heartbeat)
+        super().__init__(transports, limits_of(ReconnectingClient, limits), layout, packets, max_queued, heartbeat)
         self.host = host
         self.port = port
         self._ssl = ssl
@@ -411,3 +411,9 @@ class ReconnectingClient(Client):
             self._end_link(reason)
             if self._gone is not None and not self._gone.done():
                 self._gone.set_result(None)
+
+
+def _check_callbacks(greet: Greet | None, on_state: Callable[[State], object] | None) -> None:
+    for name, function in (("greet", greet), ("on_state", on_state)):
+        if function is not None and not callable(function):
+            raise wrong_type(name, "callable", function)

@@ -7,6 +7,7 @@ and its names are what they were.
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -44,7 +45,11 @@ class Hooks(Registry):
         self._kept = 0
 
     def add(self, hook: Callable[..., Any]) -> None:
-        """Have `hook` called too; while a module is being reloaded: once that is done."""
+        """Have `hook` called too; while a module is being reloaded: once that is done. `TypeError` for what is no plain
+        function: nobody would await a coroutine.
+        """
+        if not callable(hook) or inspect.iscoroutinefunction(hook):
+            raise TypeError(f"a hook must be a plain function, got {_kind_of(hook)}")
         hooks = self._hooks if self._staged is None else self._staged
         hooks.append((hook, running_module()))
 
@@ -66,6 +71,10 @@ class Hooks(Registry):
 
     def roll_back(self) -> None:
         self._staged = None
+
+
+def _kind_of(hook: object) -> str:
+    return f"async def {getattr(hook, '__name__', hook)}" if callable(hook) else type(hook).__name__
 
 
 def running_module() -> str | None:

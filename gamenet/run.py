@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import importlib
 import importlib.util
 import logging
 import signal
@@ -21,8 +20,9 @@ from functools import partial
 from types import FrameType
 from typing import Any, Literal
 
-from gamenet.errors import CloseReason
+from gamenet.errors import CloseReason, wrong_type
 from gamenet.server import Server
+from gamenet.transports import import_optional
 
 logger = logging.getLogger("gamenet")
 
@@ -49,10 +49,13 @@ def run(
     """Serve until Ctrl+C or SIGTERM, then drain for `close_timeout` seconds and return, at most a second later. Return
     also when somebody has stopped the server by `server.stop()`.
 
+    `host`: the address to listen on; None: every one of this machine. `port`: 0 to 65535; 0 takes a free one.
     `loop="auto"` takes winloop (Windows) or uvloop (elsewhere) when it is installed, else asyncio's own.
-    `on_ready()` is called once the server listens. Call it from the main thread: signals reach no other.
-    `OSError` if the address cannot be had, `ModuleNotFoundError` if the named loop is not installed.
+    `on_ready()` is called once the server listens. `OSError`, naming it, if the address cannot be had,
+    `ModuleNotFoundError` if the named loop is not installed, `RuntimeError` in another thread than the main one, which
+    signals do not reach, and inside a loop that runs: `await gamenet.serve(server, ...)` there.
     """
+    _check_caller(server)
     runner, stop = asyncio.Runner(loop_factory=loop_factory(loop)), StopRequest()
     threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
     with stop.on_signals():  # to the very end: a third Ctrl+C is as quiet as the second
@@ -66,7 +69,8 @@ def run(
 async def serve(
     server: Server, host: str | None = "127.0.0.1", port: int = 9000, *, on_ready: Callable[[], Any] | None = None
 ) -> None:
-    """As `run`, inside a loop that runs already."""
+    """As `run`, inside a loop that runs already, in the main thread; it ends by Ctrl+C, SIGTERM or its cancellation."""
+    _check_thread()
     stop = StopRequest()
     with stop.on_signals():
         await _serve(server, host, port, on_ready, stop)
@@ -84,6 +88,20 @@ async def _serve(
         await _first_of(stop.wait(), server.wait_stopped())
     finally:
         await _stop(server, stop)
+
+
+def _check_caller(server: Server) -> None:
+    """What asyncio would tell less clearly, or only after coroutines were made in vain."""
+    if not isinstance(server, Server):
+        raise wrong_type("server", "a gamenet.Server", server)
+    _check_thread()
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("run() makes its own event loop; inside one that runs: await gamenet.serve(server, ...)")
+
+
+def _check_thread() -> None:
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("signals reach the main thread only: run there, or await server.start() and server.stop()")
 
 
 def _close(runner: asyncio.Runner, threads: ThreadPoolExecutor) -> None:
@@ -192,5 +210,5 @@ def loop_factory(name: LoopName = "auto") -> Callable[[], asyncio.AbstractEventL
         return asyncio.new_event_loop
     if name not in ("uvloop", "winloop"):
         raise ValueError(f"loop is {name!r}, not 'auto', 'asyncio', 'uvloop' or 'winloop'")
-    factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(name).new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = import_optional(name, f"loop {name!r}").new_event_loop
     return factory

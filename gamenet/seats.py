@@ -130,7 +130,9 @@ class Seats:
 
     def refused(self, link: SeatLink, error: InvalidPacketError) -> None:
         """It does not speak the protocol."""
-        self._log.log(logging.INFO, "%s cannot be seated: %s", str(link.peername), str(error))
+        greeted = link not in self._links
+        text = "%s cannot be seated: %s" if greeted else "%s sent no HELLO, as a client without resume does: %s"
+        self._log.log(logging.INFO, text, str(link.peername), str(error))
 
     # -- seats
 

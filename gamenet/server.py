@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, Unpack
 
 from gamenet import errors
 from gamenet._core import Ledger, PoolAllocator, codec_for
@@ -23,8 +23,8 @@ from gamenet.context import SessionContext
 from gamenet.dispatch import DispatchTable, HandlerT
 from gamenet.errors import CloseReason, WrongThreadError
 from gamenet.heartbeat import Heartbeat, answer_heartbeats
-from gamenet.layout import BOOK_HEADER, Layout
-from gamenet.limits import Limits
+from gamenet.layout import BOOK_HEADER, Layout, packet_limit
+from gamenet.limits import LimitOptions, limits_of
 from gamenet.listener import Listener, Listening
 from gamenet.loop_mailbox import LoopMailbox
 from gamenet.manager import SessionManager
@@ -36,7 +36,7 @@ from gamenet.session import Session
 from gamenet.session_data import SessionData
 from gamenet.transports import TransportName, Transports, check_name, choose_server
 from gamenet.transports.acceptors import Tls
-from gamenet.transports.sockets import listen
+from gamenet.transports.sockets import check_port, listen
 from gamenet.watchdog import Watchdog
 
 logger = logging.getLogger("gamenet")
@@ -62,7 +62,11 @@ class Server:
     that is there. `resume`: sessions outlive their connections, see docs/client.md; clients must ask for it, too, and
     "auto" does not take "epoll". `session_data`: an `ObjectPool` that lends every session its `data`, from before
     `on_opened` until `on_closed` and its handlers have ended; who finds it empty is refused (`server_full`). All
-    further keywords are the fields of `gamenet.Limits`; `ValueError`, naming it, for one out of range.
+    further keywords are the fields of `gamenet.Limits`. `ValueError`, naming it, for one out of range, `TypeError` for
+    one that does not exist or is of a wrong type.
+
+    `server.sessions` are those that are open, and the rooms: a `SessionManager`. `server.dispatch` is the table of
+    handlers, `server.limits` a `Limits`.
 
     Locking rule: the thread of the loop only, but for `call_soon()`.
     """
@@ -79,13 +83,14 @@ class Server:
         transport: TransportName | Transports = "auto",
         resume: bool = False,
         session_data: ObjectPool[Any] | None = None,
-        **limits: Any,
+        **limits: Unpack[LimitOptions],
     ) -> None:
         _check_policy("unknown_packets", unknown_packets, ("reject", "close"))
         _check_policy("handler_errors", handler_errors, ("continue", "close"))
         _check_policy("rate_exceeded", rate_exceeded, ("wait", "reject", "close"))
         check_name(transport)
-        self.limits = Limits(**limits)
+        _check_context(ssl)
+        self.limits = limits_of(Server, limits)
         self.layout = layout
         self.ssl = ssl
         self.unknown_packets: Literal["reject", "close"] = unknown_packets
@@ -100,7 +105,7 @@ class Server:
         self._seat_counts: Counter[str] = Counter()
         self.dispatch = DispatchTable()
         self._slow_policies = SlowPolicies()
-        self._codec = codec_for(layout, min(self.limits.max_packet_size, layout.max_packet_size))
+        self._codec = codec_for(layout, packet_limit(layout, self.limits.max_packet_size))
         self._pool = PoolAllocator(
             self.limits.max_packet_size, max_blocks=self.limits.max_sessions, sizes=self.limits.block_sizes
         )
@@ -166,7 +171,7 @@ class Server:
         self._slow_policies.set(packet, policy, key)
 
     def on_opened(self, hook: OpenedT) -> OpenedT:
-        """Decorator: `hook(session)` is called when a session has opened, before its first packet."""
+        """Decorator: `hook(session)`, a plain function, is called when a session opened, before its first packet."""
         self._opened_hooks.add(hook)
         return hook
 
@@ -229,9 +234,10 @@ class Server:
     async def start(self, host: str | None = "127.0.0.1", port: int = 0) -> None:
         """Listen on `host` (None: all addresses) and `port` (0: one the system chooses; see `port`).
 
-        `OSError` if the address cannot be had, `RuntimeError` if the server is running, `ModuleNotFoundError` or
-        `RuntimeError` if the transport is not there.
+        `OSError`, naming it, if the address cannot be had, `ValueError` for a port above 65535, `RuntimeError` if the
+        server is running, `ModuleNotFoundError` or `RuntimeError` if the transport is not there.
         """
+        check_port(port)
         if self._listener is not None:
             raise RuntimeError(f"this server listens on port {self.port} already")
         if self._stopping is not None:
@@ -517,6 +523,15 @@ class Server:
 def _check_policy(name: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
         raise ValueError(f"{name} is {value!r}, not {' or '.join(map(repr, known))}")
+
+
+def _check_context(ssl: ssl_module.SSLContext | None) -> None:
+    if ssl is None:
+        return
+    if not isinstance(ssl, ssl_module.SSLContext):
+        raise errors.wrong_type("ssl", "an ssl.SSLContext", ssl)
+    if ssl.protocol == ssl_module.PROTOCOL_TLS_CLIENT:
+        raise ValueError("ssl is a client's context; ssl.create_default_context(ssl.Purpose.CLIENT_AUTH) is a server's")
 
 
 async def _end_handlers(tasks: set[asyncio.Future[Any]]) -> None:

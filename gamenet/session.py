@@ -23,6 +23,7 @@ from gamenet.errors import CloseReason, InvalidPacketError
 from gamenet.frames import frame_of
 from gamenet.gone import GoneTransport
 from gamenet.layout import Layout
+from gamenet.limits import check_above_zero
 from gamenet.unacknowledged import unacknowledged
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ _ids = itertools.count(1)
 
 class Session(Stream, asyncio.Protocol):
     """One connected peer. `data` is the user's own object; `id` is unique in this process; `peername` is the
-    address as the transport gives it. Locking rule: the thread of its loop only, but for `send_threadsafe()`.
+    address as the transport gives it. `is_open`: packets are dispatched and sent; `is_closed`: its end is complete;
+    `close_reason`: why it ends, None before. What it has for handlers, and what is gamenet's own: docs/sessions.md.
+    Locking rule: the thread of its loop only, but for `send_threadsafe()`.
     """
 
     __slots__ = (
@@ -163,8 +166,8 @@ class Session(Stream, asyncio.Protocol):
     @idle_timeout.setter
     def idle_timeout(self, seconds: float | None) -> None:
         self.check_thread()
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"idle_timeout {seconds} is not above 0 seconds")
+        if seconds is not None:
+            check_above_zero("idle_timeout", seconds)
         self._idle_timeout = seconds
         self._deadlines.lift("idle")
         if self.is_open:

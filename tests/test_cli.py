@@ -91,6 +91,7 @@ def test_a_target_has_a_module_and_a_name(folder, target):
         ("missing:server", "there is no module 'missing' in {folder} or on sys.path"),
         ("pack.missing:server", "there is no module 'pack.missing' in {folder} or on sys.path"),
         ("chat.missing:server", "there is no module 'chat.missing' in {folder} or on sys.path"),
+        ("chat.py:server", "there is no module 'chat.py' in {folder} or on sys.path; leave the .py away"),
         ("chat:missing", "the module 'chat' has no 'missing'"),
         ("chat:server.missing", "the module 'chat' has no 'server.missing'"),
         ("chat:other", "chat:other is no gamenet.Server but a int"),

@@ -1,6 +1,7 @@
 """The client, on both twins."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 from virtual import run
@@ -192,6 +193,49 @@ async def test_two_readers_are_refused(net):
     with pytest.raises(RuntimeError, match="somebody else waits"):
         await anext(aiter(client))
     first.cancel()
+
+
+async def test_receive_waits_for_the_next_packet_and_no_longer_than_asked(net):
+    server = await net.server()
+    server.on(1)(lambda session, packet: server.sessions.broadcast(packet))
+    client = await net.connect(server)
+    with pytest.raises(TimeoutError, match=r"no packet within 0.01 s"):
+        await client.receive(timeout=0.01)
+    for n in range(3):
+        client.send(1, bytes([n]))
+    assert (await client.receive()).body == b"\0"
+    assert (await anext(aiter(client))).body == b"\1"
+    assert (await client.receive(timeout=5.0)).body == b"\2"
+
+
+async def test_receive_loses_no_packet_to_its_timeout(net):
+    server = await net.server()
+    server.on(1)(lambda session, packet: session.reply(packet))
+    client = await net.connect(server)
+    received = []
+    for n in range(200):
+        client.send(1, bytes([n]))
+        with suppress(TimeoutError):
+            received.append((await client.receive(timeout=0.0001 * (n % 4))).body[0])
+    while len(received) < 200:
+        received.append((await client.receive(timeout=5.0)).body[0])
+    assert received == list(range(200))
+
+
+async def test_receive_at_the_end_of_the_connection(net):
+    server = await net.server()
+
+    @server.on(1)
+    def handler(session, packet):
+        session.send(2)
+        session.close()
+
+    client = await net.connect(server)
+    client.send(1)
+    assert (await client.receive(timeout=5.0)).packet_id == 2
+    for timeout in (None, 5.0):
+        with pytest.raises(net.gamenet.SessionClosedError, match="the connection has ended: peer_closed"):
+            await client.receive(timeout=timeout)
 
 
 async def test_nobody_listens(gamenet, net):

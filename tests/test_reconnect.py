@@ -109,6 +109,23 @@ def test_a_frozen_link_is_noticed_by_its_heartbeats(gamenet):
     run(gamenet, main)
 
 
+def test_receive_goes_on_across_connections(gamenet):
+    async def main():
+        async with world(gamenet) as (net, _server), client_of(gamenet, net) as client:
+            await client.connected()
+            waiting = asyncio.ensure_future(client.receive(timeout=60.0))
+            await asyncio.sleep(1)
+            net.reset()
+            await asyncio.sleep(1)
+            await client.connected()
+            client.send(1, b"back")
+            assert (await waiting).body == b"back"
+            with pytest.raises(TimeoutError, match="no packet within 60.0 s"):
+                await client.receive(timeout=60.0)
+
+    run(gamenet, main)
+
+
 def test_it_gives_up_with_the_last_error(gamenet):
     async def main():
         async with world(gamenet) as (net, _server):
@@ -125,6 +142,9 @@ def test_it_gives_up_with_the_last_error(gamenet):
                 assert asyncio.get_running_loop().time() == pytest.approx(sum(waits), abs=1e-3)
                 with pytest.raises(gamenet.SessionClosedError, match="given_up"):
                     await anext(client)
+                with pytest.raises(gamenet.SessionClosedError, match="given_up") as told:
+                    await client.receive(timeout=1.0)
+                assert isinstance(told.value.__cause__, ConnectionRefusedError)
                 assert await client.wait_closed() == "given_up"
                 assert [state async for state in client.states()] == [client.seen[-1]]
 

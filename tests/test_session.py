@@ -500,7 +500,7 @@ async def test_what_send_refuses(net):
                 session.send(*arguments)
             except (ValueError, TypeError) as error:
                 errors.append(type(error).__name__)
-        for arguments in [(1,), (packet, 1)]:
+        for arguments in [(1,), (packet, "1"), (packet, 1, "text"), (packet, packet, b"body"), (packet, None, b"body")]:
             try:
                 session.reply(*arguments)
             except TypeError as error:
@@ -510,10 +510,39 @@ async def test_what_send_refuses(net):
     reader, writer = await net.open(server)
     writer.write(wire(1))
     assert await read_packet(reader) == (1, 0, b"")
+    text = "a bytes-like object is required, not 'str'"  # the interpreter's own
+    errors = [error.removeprefix("memoryview: ") for error in errors]
     assert errors == ["ValueError"] * 3 + ["TypeError"] * 3 + [
         "request must be a packet, got int",
-        "response must be a packet, got int",
+        "packet_id must be an int, got str",
+        text,
+        "a packet brings its own body",
+        "a packet brings its own body",
     ]
+
+
+async def test_a_reply_of_bytes_under_another_id(net):
+    server = await net.server()
+
+    @server.on(1)
+    def handler(session, packet):
+        assert session.reply(packet, 2, b"answer")
+        assert session.reply(packet, 3)
+        assert session.reply(packet, 4, memoryview(bytes(20_000))[::1][:4000])
+
+    reader, writer = await net.open(server)
+    writer.write(wire(1, b"question", sequence=77))
+    expected = [(2, 77, b"answer"), (3, 77, b""), (4, 77, bytes(4000))]
+    assert [await read_packet(reader) for _ in expected] == expected
+
+
+async def test_a_reply_under_another_id_carries_the_extra_fields(net):
+    fields = [net.gamenet.HeaderField(name, 1) for name in ("packet_id", "packet_size", "sequence", "unit")]
+    server = await net.server(layout=net.gamenet.HeaderLayout(tuple(fields)))
+    server.on(1)(lambda session, packet: session.reply(packet, 2, b"answer"))
+    reader, writer = await net.open(server)
+    writer.write(bytes([1, 4, 77, 5]))
+    assert await reader.readexactly(10) == bytes([2, 10, 77, 5]) + b"answer"
 
 
 async def test_the_callers_buffer_may_change_after_send(net):

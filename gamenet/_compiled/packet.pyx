@@ -23,7 +23,10 @@ MAX_NUMBER = (1 << 64) - 1
 
 cdef uint64_t as_number(str name, object value) except? 0xFFFFFFFFFFFFFFFF:
     """`value` as a number of the wire; TypeError or ValueError if it is none."""
-    number = operator.index(value) if not isinstance(value, int) else value
+    try:
+        number = operator.index(value) if not isinstance(value, int) else value
+    except TypeError:
+        raise errors.wrong_type(name, "an int", value) from None
     try:
         return PyLong_AsUnsignedLongLong(number)
     except OverflowError:

@@ -221,9 +221,13 @@ cdef class Stream(RunSender):
 
         Bytes that arrived already and belong to no packet yet are decoded; what was sent before leaves as it was.
         A `decode` that raises ends the session as an invalid packet does, an `encode` that raises as a failed write.
+        `TypeError` for what is neither callable nor None.
         """
         cdef bytes unread
         self.require_thread()
+        for name, function in (("decode", decode), ("encode", encode)):
+            if function is not None and not callable(function):
+                raise errors.wrong_type(name, "callable", function)
         self.drain_to_transport()
         self.encode = encode
         unread = self.inbox.take_all() if decode is not None else b""
@@ -641,15 +645,18 @@ cdef class Stream(RunSender):
         finally:
             PyBuffer_Release(&view)
 
-    def reply(self, request, response=None):
-        """Answer under the request's sequence number and extra fields: with `response`, or with the request's own id
-        and body.
+    def reply(self, request, response=None, body=b""):
+        """Answer under the request's sequence number and extra fields: with `response`, a packet, or `body` under a
+        packet id; or with the request's own id and body. Result and errors as in `send`.
         """
         cdef RawPacket answer
         if not isinstance(request, RawPacket):
             raise errors.wrong_type("request", "a packet", request)
-        if response is not None and not isinstance(response, RawPacket):
-            raise errors.wrong_type("response", "a packet", response)
+        if body is not b"" or not (response is None or isinstance(response, RawPacket)):
+            return self.send(
+                request if response is None else response, body, (<RawPacket>request).number,
+                self.extras_of(<RawPacket>request),
+            )
         self.require_thread()
         answer = <RawPacket>(request if response is None else response)
         return self.send_packet(answer, (<RawPacket>request).number, self.extras_of(<RawPacket>request))

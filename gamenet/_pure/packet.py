@@ -21,7 +21,10 @@ MAX_NUMBER = (1 << 64) - 1
 
 def as_number(name: str, value: int) -> int:
     """`value` as a number of the wire; `TypeError` or `ValueError` if it is none."""
-    number = operator.index(value)
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise errors.wrong_type(name, "an int", value) from None
     if not 0 <= number <= MAX_NUMBER:
         raise errors.number_does_not_fit(name, number, 0, MAX_NUMBER)
     return number

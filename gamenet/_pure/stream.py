@@ -255,8 +255,12 @@ class Stream:
 
         Bytes that arrived already and belong to no packet yet are decoded; what was sent before leaves as it was.
         A `decode` that raises ends the session as an invalid packet does, an `encode` that raises as a failed write.
+        `TypeError` for what is neither callable nor None.
         """
         self.check_thread()
+        for name, function in (("decode", decode), ("encode", encode)):
+            if function is not None and not callable(function):
+                raise errors.wrong_type(name, "callable", function)
         self.drain_to_transport()
         self._encode = encode
         waiting = self._inbox._take_all() if decode is not None else b""
@@ -631,17 +635,17 @@ class Stream:
         self._sent()
         return True
 
-    def reply(self, request: RawPacket, response: RawPacket | None = None) -> bool:
-        """Answer under the request's sequence number and extra fields: with `response`, or with the request's own id
-        and body.
+    def reply(
+        self, request: RawPacket, response: RawPacket | int | None = None, body: ReadableBuffer = b""
+    ) -> bool:
+        """Answer under the request's sequence number and extra fields: with `response`, a packet, or `body` under a
+        packet id; or with the request's own id and body. Result and errors as in `send`.
         """
         if not isinstance(request, RawPacket):
             raise errors.wrong_type("request", "a packet", request)
         if response is None:
-            return self.send(request)
-        if not isinstance(response, RawPacket):
-            raise errors.wrong_type("response", "a packet", response)
-        return self.send(response, sequence=request.sequence, header=self._outbox.codec.extras_of(request))
+            return self.send(request, body)
+        return self.send(response, body, request.sequence, self._outbox.codec.extras_of(request))
 
     def send_frame(self, frame: bytes) -> bool:
         """Send bytes that are whole packets already; otherwise as `send`."""

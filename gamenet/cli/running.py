@@ -31,7 +31,7 @@ def run_server(
     except OSError as error:
         if is_ready:
             raise
-        raise click.ClickException(f"cannot listen on {host} port {port}: {error}") from None
+        raise click.ClickException(error.strerror or str(error)) from None
 
 
 def _require(loop: LoopName) -> None:

@@ -92,7 +92,8 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise  # a module that the user's module misses
-        raise click.ClickException(f"there is no module {error.name!r} in {os.getcwd()} or on sys.path") from None
+        hint = "; leave the .py away" if name.endswith(".py") else ""
+        raise click.ClickException(f"there is no module {error.name!r} in {os.getcwd()} or on sys.path{hint}") from None
 
 
 def _tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:

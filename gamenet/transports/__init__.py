@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Any, Literal
 
 from gamenet._core import backend
@@ -112,7 +113,7 @@ async def _libuv_connection(
 
 
 def _fast(loop: asyncio.AbstractEventLoop) -> Transports:
-    aiofastnet = importlib.import_module("aiofastnet")
+    aiofastnet = import_optional("aiofastnet", "transport 'fast'")
 
     def new_acceptor(failed: Failed, tls: Tls | None) -> Acceptor:
         connect = partial(aiofastnet.connect_accepted_socket, FastLoop(loop, tls is not None))
@@ -126,6 +127,16 @@ def _fast(loop: asyncio.AbstractEventLoop) -> Transports:
             return await aiofastnet.create_connection(handshake_loop, *values, ssl=ssl, **options)
 
     return Transports("fast", new_acceptor, create_connection, BufferedSession)
+
+
+def import_optional(name: str, what: str) -> ModuleType:
+    """The module that `what` needs; `ModuleNotFoundError`, with what to install, if it is not there."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise  # something that it misses itself
+        raise ModuleNotFoundError(f"{what} needs {name}: pip install {name}", name=name) from None
 
 
 def _epoll(loop: asyncio.AbstractEventLoop) -> Transports:

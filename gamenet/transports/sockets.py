@@ -13,6 +13,10 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 
+from gamenet.errors import wrong_type
+
+MAX_PORT = 65535
+
 BACKLOG = 4096
 """Connections the system may hold for us before we accept them. A login wave after a restart needs the room: where
 the queue is full the peer's SYN is dropped and comes again a second later. Linux takes at most `net.core.somaxconn`
@@ -25,14 +29,32 @@ _SWITCHED_OFF = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}
 _RESET_AT_CLOSE = struct.pack("HH" if sys.platform == "win32" else "ii", 1, 0)  # struct linger: on, 0 seconds
 
 
+def check_port(port: int) -> None:
+    """`TypeError` or `ValueError` for what is no port: `getaddrinfo()` would take 70000 for 4464."""
+    if not isinstance(port, int):
+        raise wrong_type("port", "an int", port)
+    if not 0 <= port <= MAX_PORT:
+        raise ValueError(f"port {port} is outside 0 to {MAX_PORT}")
+
+
 async def listen(
     loop: asyncio.AbstractEventLoop, host: str | None, port: int, backlog: int = BACKLOG
 ) -> list[socket.socket]:
     """Non-blocking sockets that listen on every address of `host` (None: all of this machine); port 0: one that the
-    system chooses, the same for all. `OSError` if one cannot be had.
+    system chooses, the same for all. `OSError`, naming the place, if one cannot be had.
 
     An address whose family is switched off on this machine is passed over, if another one is left.
     """
+    try:
+        return await _listen(loop, host, port, backlog)
+    except OSError as error:  # the system's text says neither where nor what
+        error.strerror = f"cannot listen on {host or 'every address'} port {port}: {error.strerror}"
+        raise
+
+
+async def _listen(
+    loop: asyncio.AbstractEventLoop, host: str | None, port: int, backlog: int
+) -> list[socket.socket]:
     found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
     for _ in range(_PORT_ATTEMPTS - 1):

@@ -31,6 +31,8 @@ Everything(hp=10)  # type: ignore[call-arg]
 packet.name = 3  # type: ignore[assignment]
 
 server = Server(idle_timeout=None)
+Server(idle_timout=None)  # type: ignore[call-arg]
+Server(idle_timeout="30")  # type: ignore[arg-type]
 
 
 @server.on_batch(Everything)
