@@ -20,6 +20,8 @@ from gamenet.session import Session
 
 _LOOKS = 3  # at a link's silence within `link_timeout`
 
+_MAX_RECORDS = 1024  # of a link in one turn of the loop: some milliseconds, where each is as small as it can be
+
 
 class ResumableTransport(asyncio.Transport):
     """What a session takes for its connection. `on_away(transport, reason)` is called when its link was lost and it
@@ -261,6 +263,7 @@ class Link(asyncio.Protocol):
         """Whether what was written waits in the socket's transport."""
         self.has_greeted = False
         self._loop = loop
+        self._has_rest = False  # records that wait for the next turn of the loop
         self._timeout = limits.link_timeout
         self._reader = new_reader(pool)
         self._gathered: list[bytes] = []  # of the records of one chunk
@@ -294,14 +297,42 @@ class Link(asyncio.Protocol):
         if self.reason is not None:
             return
         self._reader.feed(data)
+        if not self._has_rest:
+            self._read()
+
+    def _read(self) -> None:
+        """Take the records that arrived, or so many that who sends nothing else does not hold up the others."""
         try:
-            for packet in self._reader:
+            for number, packet in enumerate(self._reader, 1):
                 self._take(packet)
                 if self.reason is not None:
                     return
+                if number == _MAX_RECORDS:
+                    self._read_on_soon()
+                    break
             self._hand_over()
         except InvalidPacketError as error:
             self._violated(error)
+
+    def _read_on_soon(self) -> None:
+        self._has_rest = True
+        if not self._is_read_paused and self.transport is not None:
+            self.transport.pause_reading()
+        self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        self._has_rest = False
+        if self.reason is not None or self.transport is None:
+            return
+        self._read()
+        if not self._has_rest and not self._is_read_paused and self.transport is not None:
+            self.transport.resume_reading()
+
+    def eof_received(self) -> None:
+        while self._has_rest:  # over TLS the peer's farewell comes though reading pauses, and an END may lie before it
+            self._has_rest = False
+            if self.reason is None:
+                self._read()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_closed = True
@@ -346,14 +377,16 @@ class Link(asyncio.Protocol):
         """Take nothing more from the socket."""
         if not self._is_read_paused and self.transport is not None:
             self._is_read_paused = True
-            self.transport.pause_reading()
+            if not self._has_rest:
+                self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Go on after `pause_reading()`."""
         if self._is_read_paused and self.transport is not None:
             self._is_read_paused = False
             self._last_heard = self._loop.time()
-            self.transport.resume_reading()
+            if not self._has_rest:
+                self.transport.resume_reading()
 
     def end(self) -> None:
         """Say that this is the end, and close when that has left."""

@@ -7,7 +7,9 @@ import time
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from fakenet import FakeNet
 from virtual import names, run
+from wire import wire
 
 LONG = [0.01] * 100_000
 
@@ -736,6 +738,98 @@ async def shake_hands(resume, reader, writer, seat=0, secret=bytes(16), received
     writer.write(resume.record(hello))
     record = await reader.readexactly(4 + resume.Welcome.body_size_of())
     return resume.Welcome.unpack(record[4:])
+
+
+@pytest.fixture
+def linked(gamenet, resume):
+    """`linked(**options)`: a server without sockets, and a peer that has a seat; packet 1 is kept in `net.seen`."""
+    nets = []
+
+    def make(**options):
+        net = FakeNet(gamenet, resume=True, idle_timeout=None, **options)
+        nets.append(net)
+        net.seen = []
+        net.server.on(1)(lambda session, packet: net.seen.append(packet.sequence))
+        peer = net.connect()
+        hello = resume.Hello(magic=resume.MAGIC, version=resume.VERSION, seat=0, secret=bytes(16), received=0)
+        peer.arrive(resume.record(hello))
+        peer.arrive(resume.record(resume.Ack(received=0)))
+        peer.taken = b""
+        return net, peer
+
+    yield make
+    for net in nets:
+        net.loop.run_until_complete(net.server.stop())
+        net.end()
+
+
+def as_records(resume, count):
+    """So many packets, each in a record of its own."""
+    frames = (wire(1, sequence=n) for n in range(count))
+    return b"".join(resume._CODEC.frame(resume.DATA, frame) for frame in frames)
+
+
+@pytest.mark.parametrize("count", [1023, 1024, 1025, 5000])
+def test_small_records_without_end_take_turns(linked, resume, count):
+    net, peer = linked()
+    peer.arrive(as_records(resume, count) + resume.record(resume.PING))
+    assert len(net.seen) == min(count, 1024)
+    assert peer.is_reading is (count < 1023)
+    for turn in range(2, 7):
+        net.loop.turn(1)
+        assert len(net.seen) <= 1024 * turn
+    assert net.seen == list(range(count))
+    assert peer.taken.endswith(resume.record(resume.Ack(received=8 * count)))
+    assert peer.is_reading
+    assert net.closed == {}
+
+
+@pytest.mark.parametrize("is_secured", [False, True])
+def test_an_end_behind_many_records_is_heard(linked, resume, is_secured):
+    net, peer = linked()
+    peer.is_secured = is_secured
+    peer.arrive(as_records(resume, 5000) + resume.record(resume.END))
+    if is_secured:
+        peer.end()  # in the same chunk
+    net.loop.turn(20)
+    assert net.seen == list(range(5000))
+    assert net.closed == {"peer_closed": 1}
+
+
+def test_a_loss_behind_many_records_loses_none(linked, resume):
+    """What was not taken is not acknowledged, and comes again."""
+    net, peer = linked()
+    peer.arrive(as_records(resume, 5000))
+    peer.abort()
+    net.loop.turn(20)
+    assert net.seen == list(range(len(net.seen)))
+    assert 1024 <= len(net.seen) < 5000
+    assert net.server.stats()["seats"]["away"] == 1
+    (session,) = net.server.sessions
+    assert session.transport.stream.received == 8 * len(net.seen)
+
+
+def test_a_session_that_does_not_read_meanwhile(linked, resume):
+    net, peer = linked(max_resume_buffer=16_384, max_read_buffer=1000)
+    (session,) = net.server.sessions
+    session.suspend()
+    peer.arrive(as_records(resume, 5000))
+    net.loop.turn(20)
+    assert net.seen == []
+    assert not peer.is_reading
+    peer.arrive(resume.record(resume.PING))
+    session.resume_reading()
+    net.loop.turn(20)
+    assert net.seen == list(range(5000))
+    assert peer.is_reading
+
+
+def test_many_records_and_one_that_cannot_be(linked, resume):
+    net, peer = linked()
+    peer.arrive(as_records(resume, 3000) + b"\x63\4\0\0")
+    net.loop.turn(20)
+    assert net.seen == list(range(3000))
+    assert net.closed == {"invalid_packet": 1}
 
 
 def test_a_wrong_secret_is_a_new_seat_and_harms_nobody(gamenet, resume):
