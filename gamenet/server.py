@@ -350,7 +350,7 @@ class Server:
             end = session.close if session.is_run_by(caller) else session.finish
             end(CloseReason.SERVER_STOPPED, timeout=left or None)
         await listener.wait_closed()
-        if not await self._wait_closed(left):
+        if not await self._wait_closed(max(0.0, end_at - loop.time())):  # encrypting what is left may have taken long
             for session in [*self.sessions, *self._closing]:
                 session.abort(CloseReason.SERVER_STOPPED)
             await self._wait_closed(None)
