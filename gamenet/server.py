@@ -262,16 +262,17 @@ class Server:
         )
         transports = choose_server(self.transport, loop, self.ssl is not None or self.resume)
         new_session: Callable[[], Any] = partial(transports.session_type, context)
+        seats: Seats | None = None
         if self.resume:
             hooks = partial(self._call_all, self._away_hooks), partial(self._call_all, self._resumed_hooks)
             shared = self.limits, context.log, self._admission, self._seat_counts
-            self._seats = Seats(loop, *shared, new_session, *hooks)
-            new_session = self._seats.new_link
+            seats = Seats(loop, *shared, new_session, *hooks)
+            new_session = seats.new_link
         if transports.listen is not None:
             self._listener = transports.listen(host, port, new_session)
         else:
             self._listener = await self._listen(transports, loop, host, port, new_session)
-        self._context = context
+        self._context, self._seats = context, seats  # not before: of two starts at a time one fails
         self._stopped = loop.create_future()
         self._thread = threading.get_ident()
         self._mailbox.open(loop, context.log, self._ledger)
@@ -355,7 +356,7 @@ class Server:
             end = session.close if session.is_run_by(caller) else session.finish
             end(CloseReason.SERVER_STOPPED, timeout=left or None)
         await listener.wait_closed()
-        if not await self._wait_closed(left):
+        if not await self._wait_closed(max(0.0, end_at - loop.time())):  # encrypting what is left may have taken long
             for session in [*self.sessions, *self._closing]:
                 session.abort(CloseReason.SERVER_STOPPED)
             await self._wait_closed(None)

@@ -725,6 +725,15 @@ async def test_stopping_while_the_pace_holds_somebody_back(net, way, connect, un
     assert server.stats()["accepted"] == 1
 
 
+async def test_two_starts_at_a_time_make_one_server_with_its_seats(net, way):
+    if net.transport == "epoll":
+        pytest.skip("with resume that is another one")
+    server = await net.server(start=False, resume=True)
+    outcomes = await asyncio.gather(net.start(server), net.start(server), return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType", "RuntimeError"]
+    assert server._listener._new_session.__self__ is server._seats
+
+
 async def test_two_starts_at_a_time_make_one_server(net, way, connect):
     server = await net.server(start=False)
     outcomes = await asyncio.gather(net.start(server), net.start(server), return_exceptions=True)

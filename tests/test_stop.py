@@ -309,6 +309,21 @@ def test_a_handshake_that_outlives_the_server_is_no_session(gamenet):
     net.end()
 
 
+def test_what_draining_takes_of_the_loop_counts_as_well(gamenet):
+    """Encrypting megabytes for a slow peer holds up the loop, before anything is waited for."""
+    net = FakeNet(gamenet)
+    for peer in (net.connect(), net.connect()):
+        peer.close = lambda: net.loop.stand_still(0.4)
+    stopping = net.loop.create_task(net.server.stop(1.0))
+    net.loop.turn()
+    net.pass_time(0.15)
+    assert not stopping.done()
+    net.pass_time(0.1)
+    assert stopping.done()
+    assert net.closed == {"server_stopped": 2}
+    net.end()
+
+
 # -- gamenet.run
 
 LOOPS = ["asyncio", pytest.param("auto", id="fastest")]
