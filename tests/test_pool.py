@@ -414,6 +414,38 @@ async def test_a_forgotten_block_serves_who_waits(core):
     assert pool.outstanding == 0
 
 
+async def test_the_last_view_of_a_forgotten_block_serves_who_waits(core):
+    pool = waiting_pool(core)
+    view = pool.acquire().view()
+    part = view[4:8]
+    gc.collect()
+    task = asyncio.create_task(pool.acquire_async())
+    await turns()
+    view.release()
+    del view
+    gc.collect()
+    await turns()
+    assert (task.done(), pool.stats()) == (False, counts(outstanding=1, viewed=1, waiting=1))
+    part.release()
+    del part
+    gc.collect()
+    (await asyncio.wait_for(task, 20)).release()
+    assert {**pool.stats(), "free": 0} == counts()
+
+
+def test_a_forgotten_block_with_a_view_has_an_owner_until_that_goes(core, debug):
+    debug("tag,fill")
+    pool = core.PoolAllocator(64)
+    view = pool.acquire().view()
+    gc.collect()
+    assert len(pool.owners()) == pool.outstanding == 1
+    view.release()
+    del view
+    gc.collect()
+    assert (pool.owners(), pool.outstanding) == ([], 0)
+    pool.acquire().release()
+
+
 @pytest.mark.parametrize("limit", [1, 2])
 async def test_those_who_wait_are_bounded(core, limit):
     pool = waiting_pool(core, max_waiters=limit)

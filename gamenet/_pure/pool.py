@@ -28,6 +28,12 @@ MAX_SIZES = 8
 """Different sizes of one pool: a request looks at them one after the other."""
 
 
+class _Memory(bytearray):
+    """The memory of a block; a weak reference tells when the last view of it has gone."""
+
+    __slots__ = ("__weakref__",)
+
+
 class _SizeClass:
     """The blocks of one size. Locking rule: whoever holds the lock of its pool."""
 
@@ -38,7 +44,7 @@ class _SizeClass:
         self.outstanding = 0
         self.fallbacks = 0
         self.refused = 0
-        self.free: list[bytearray] = []
+        self.free: list[_Memory] = []
         self.waiters: deque[Waiter[Block]] = deque()
 
 
@@ -81,8 +87,8 @@ class PoolAllocator:
         self._running_loop = running_loop
         self._classes = [_SizeClass(size) for size in self.sizes]
         self._shown: weakref.WeakSet[Block] = weakref.WeakSet()  # blocks that a view was made of
-        # memory of blocks that are gone while views of them were not
-        self._forgotten: list[tuple[_SizeClass, bytearray]] = []
+        # memory of blocks that are gone while views of them were not, by its address
+        self._forgotten: dict[int, weakref.ref[_Memory]] = {}
         self._debug = debug_of_environment()
         self._is_plain = self._debug is None and when_empty != "wait"
         self._owners: dict[int, str] = {}  # of blocks that are out, if tags are asked for
@@ -132,7 +138,6 @@ class PoolAllocator:
         """Blocks `outstanding` now, of which `viewed` are seen by a view, and `free`; requests `waiting` now;
         `fallbacks` to the heap and `refused` requests so far. Of all sizes together.
         """
-        self._reclaim()
         with self._lock:
             by_size = self._by_size()
             viewed = len(self._forgotten) + sum(block._is_viewed() for block in self._shown)
@@ -141,7 +146,6 @@ class PoolAllocator:
 
     def stats_by_size(self) -> dict[int, dict[str, int]]:
         """The same for each size, without `viewed`."""
-        self._reclaim()
         with self._lock:
             return self._by_size()
 
@@ -152,7 +156,6 @@ class PoolAllocator:
 
     def trim(self) -> int:
         """Give the memory of all free blocks back to the system; returns how many bytes that was."""
-        self._reclaim()
         trimmed = 0
         with self._lock:
             for of in self._classes:
@@ -184,8 +187,6 @@ class PoolAllocator:
 
     def _lend_for(self, size: int | None, purpose: str | None = None) -> Block:
         """As `acquire()`; `purpose` goes into the tag."""
-        if self._forgotten:
-            self._reclaim()
         of = self._classes[-1] if size is None else self._class_for(size)
         if self._is_plain:
             with self._lock:
@@ -202,8 +203,6 @@ class PoolAllocator:
 
     def _ask(self, of: _SizeClass) -> Block | Waiter[Block]:
         """A block, or a place among those who wait for one."""
-        if self._forgotten:
-            self._reclaim()
         who = who_asks() if self._debug is not None and self._debug.tags else ""
         with self._lock:
             self._fail_if_asked(of)
@@ -239,7 +238,7 @@ class PoolAllocator:
             block = Block.__new__(Block)
             memory = of.free.pop() if of.free else None
             if memory is None:
-                memory = bytearray(of.size)
+                memory = _Memory(of.size)
             elif self._debug is not None and self._debug.fills:
                 _require_filled(memory)  # if it is not, it stays out of use
         except BaseException:
@@ -253,17 +252,22 @@ class PoolAllocator:
         block._memory = memory
         return block
 
-    def _reclaim(self) -> None:
-        """Take back the memory whose last view has gone."""
-        with self._lock:
-            forgotten, self._forgotten = self._forgotten, []
-            unseen: list[tuple[_SizeClass, bytearray]] = []
-            for of, memory in forgotten:
-                (self._forgotten if is_viewed(memory) else unseen).append((of, memory))
-        for of, memory in unseen:
-            self._take_back(of, memory)
+    def _forget(self, of: _SizeClass, memory: _Memory) -> None:
+        """Its block is gone, and a view of it is not: when that goes too, the place is free, and the memory gone."""
+        address = id(memory)
 
-    def _take_back(self, of: _SizeClass, memory: bytearray) -> None:
+        def is_gone(_: weakref.ref[_Memory]) -> None:
+            with self._lock:
+                del self._forgotten[address]
+                self._owners.pop(address, None)
+                of.outstanding -= 1
+            if self.when_empty == "wait":
+                self._serve(of)
+
+        with self._lock:
+            self._forgotten[address] = weakref.ref(memory, is_gone)
+
+    def _take_back(self, of: _SizeClass, memory: _Memory) -> None:
         with self._lock:
             if not self._is_plain:
                 self._owners.pop(id(memory), None)
@@ -307,7 +311,7 @@ class Block:
 
     __slots__ = ("__weakref__", "_class", "_memory", "_pool", "_who")
 
-    _memory: bytearray | None
+    _memory: _Memory | None
     _pool: PoolAllocator
     _class: _SizeClass
     _who: str
@@ -374,15 +378,14 @@ class Block:
         if memory is not None:
             self._memory = None
             if is_viewed(memory):
-                with self._pool._lock:
-                    self._pool._forgotten.append((self._class, memory))
+                self._pool._forget(self._class, memory)
             else:
                 self._pool._take_back(self._class, memory)
 
     def _is_viewed(self) -> bool:
         return self._memory is not None and is_viewed(self._memory)
 
-    def _held(self) -> bytearray:
+    def _held(self) -> _Memory:
         if self._memory is None:
             raise ValueError("this block was released")
         return self._memory
