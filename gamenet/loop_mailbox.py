@@ -11,9 +11,8 @@ import asyncio
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from operator import length_hint
-from types import CoroutineType
 from typing import Any
 
 from gamenet._core import HeaderCodec, Ledger, Mailbox, Stream, broadcast
@@ -193,7 +192,7 @@ class _Taker:
                         self.delivered -= 1
                         self.discarded += 1
                     continue
-                if isinstance(result, CoroutineType):
+                if result is not None and isinstance(result, Coroutine):  # also those of extensions
                     self._was_coroutine(function, result)
             until_look -= 1
             if not until_look:
@@ -208,7 +207,7 @@ class _Taker:
         self._stride = min(2 * self._stride, _MAX_STRIDE) if left >= self._budget / 2 else 1
         return left > 0
 
-    def _was_coroutine(self, function: Callable[..., object], coroutine: CoroutineType[Any, Any, Any]) -> None:
+    def _was_coroutine(self, function: Callable[..., object], coroutine: Coroutine[Any, Any, Any]) -> None:
         coroutine.close()
         self._failed(function, TypeError("it is `async def`: call_soon() calls plain functions"))
 
