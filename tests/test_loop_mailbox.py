@@ -119,6 +119,15 @@ async def test_call_soon_takes_functions_only(net, caplog, until):
     assert "it is `async def`: call_soon() calls plain functions" in caplog.text
 
 
+async def test_an_async_function_of_an_extension_is_none_either(net, until, caplog):
+    server = await net.server()
+    pool = net.gamenet._core.PoolAllocator(64)
+    assert server.call_soon(pool.acquire_async)
+    await until(lambda: server.stats()["handler_errors"] == 1)
+    assert "acquire_async raised" in caplog.text
+    assert pool.outstanding == 0
+
+
 async def test_a_packet_handed_over_before_the_layout_changed_arrives_in_the_new_one(net, until):
     """At its turn, as broadcasts do: what the session speaks then is what its peer reads."""
     _, session, reader, _ = await session_of(net, until)

@@ -14,6 +14,6 @@ cdef class CallRunner:
 
     cdef bint carry_out(self, double end) except -1
     cdef int make(self, function, tuple arguments) except -1
+    cdef int look_at(self, result, function) except -1
     cdef bint has_time(self, double end) except -1
-    cdef int was_coroutine(self, function, coroutine) except -1
     cdef int drop_batch(self) except -1

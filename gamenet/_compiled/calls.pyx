@@ -5,7 +5,7 @@ What stays true: each call that is taken from the mailbox is begun once, in the 
 them raises keeps none of the others. Locking rule: everything belongs to the thread that takes.
 """
 
-from types import CoroutineType
+from collections.abc import Coroutine
 
 from gamenet._compiled.header cimport HeaderCodec
 from gamenet._compiled.mailbox cimport Mailbox
@@ -32,7 +32,7 @@ def send_frame_to(Stream stream not None, HeaderCodec codec not None, bytes fram
 
 
 cdef object SEND_FRAME_TO = send_frame_to
-cdef object COROUTINE = CoroutineType
+cdef object COROUTINE = Coroutine
 
 
 cdef class CallRunner:
@@ -105,11 +105,17 @@ cdef class CallRunner:
         except BaseException as error:  # a cancellation, too: of what it looked at
             self.failed(function, error)
             return 0
+        if result is not None and result is not True:
+            self.look_at(result, function)
+        return 0
+
+    cdef int look_at(self, result, function) except -1:
         if result is False and function is SEND_FRAME_TO:
             self.delivered -= 1
             self.discarded += 1
-        elif type(result) is COROUTINE:
-            self.was_coroutine(function, result)
+        elif isinstance(result, COROUTINE):  # of Python's or of an extension's
+            result.close()
+            self.failed(function, TypeError("it is `async def`: call_soon() calls plain functions"))
         return 0
 
     cdef bint has_time(self, double end) except -1:
@@ -117,11 +123,6 @@ cdef class CallRunner:
         cdef double left = end - <double>self.clock()
         self.stride = min(2 * self.stride, LONGEST_STRIDE) if left >= self.budget / 2 else 1
         return left > 0
-
-    cdef int was_coroutine(self, function, coroutine) except -1:
-        coroutine.close()
-        self.failed(function, TypeError("it is `async def`: call_soon() calls plain functions"))
-        return 0
 
     cdef int drop_batch(self) except -1:
         self.batch = []

@@ -6,9 +6,8 @@ them raises keeps none of the others. Locking rule: everything belongs to the th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from operator import length_hint
-from types import CoroutineType
 from typing import Any
 
 from gamenet._pure.header import HeaderCodec
@@ -94,11 +93,8 @@ class CallRunner:
             except BaseException as error:  # a cancellation, too: of what it looked at
                 self._failed(function, error)
             else:
-                if result is False and function is send_frame_to:
-                    self.delivered -= 1
-                    self.discarded += 1
-                elif type(result) is CoroutineType:
-                    self._was_coroutine(function, result)
+                if result is not None and result is not True:
+                    self._look_at(result, function)
             until_look -= 1
             if not until_look:
                 if not self._has_time(end):
@@ -112,6 +108,10 @@ class CallRunner:
         self._stride = min(2 * self._stride, MAX_STRIDE) if left >= self._budget / 2 else 1
         return left > 0
 
-    def _was_coroutine(self, function: Callable[..., object], coroutine: CoroutineType[Any, Any, Any]) -> None:
-        coroutine.close()
-        self._failed(function, TypeError("it is `async def`: call_soon() calls plain functions"))
+    def _look_at(self, result: object, function: Callable[..., object]) -> None:
+        if result is False and function is send_frame_to:
+            self.delivered -= 1
+            self.discarded += 1
+        elif isinstance(result, Coroutine):  # of Python's or of an extension's
+            result.close()
+            self._failed(function, TypeError("it is `async def`: call_soon() calls plain functions"))

@@ -190,7 +190,10 @@ class PoolAllocator:
         of = self._classes[-1] if size is None else self._class_for(size)
         if self._is_plain:
             with self._lock:
-                return self._lend(of, "")
+                if of.outstanding >= self.max_blocks:
+                    return self._lend(of, "")
+                of.outstanding += 1
+                return self._lend_reserved(of, "")
         who = who_asks(purpose) if self._debug is not None and self._debug.tags else ""
         with self._lock:
             self._fail_if_asked(of)
