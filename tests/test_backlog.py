@@ -771,7 +771,7 @@ async def test_one_stuck_receiver_over_tls(net, until, tls):
 
 async def test_a_stuck_receiver_costs_bounded_memory(net, until):
     """What may be left out is not kept, however long it takes."""
-    server = await slow_server(net, high_watermark=65_536)
+    server = await slow_server(net, high_watermark=65_536, watchdog_timeout=None)  # its lines take memory, too
     server.when_slow(MOVE, "drop_oldest")
     await net.start(server)
     _peer, session = await peer_of(net, server, until)
