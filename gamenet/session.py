@@ -430,6 +430,9 @@ class Session(Stream, asyncio.Protocol):
 
     # -- rare events of the stream
 
+    def is_broken(self) -> bool:
+        return self._socket_transport is not None and self._socket_transport.is_closing()
+
     def on_violation(self, error: InvalidPacketError) -> None:
         self._log(logging.WARNING, "closing: %s", str(error))
         self.close(CloseReason.INVALID_PACKET)

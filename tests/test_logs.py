@@ -3,12 +3,16 @@
 import asyncio
 import logging
 import re
+import socket
+import struct
+import sys
 
 import pytest
 from wire import echo_server, read_packet, wire
 
 from gamenet.logs import MAX_FRAMES, MAX_KINDS, MAX_TEXT, QUIET_AFTER, LimitedLogger, escape_traceback
 
+LINGER_NO_TIME = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 EVIL = "evil\r\n2026-01-01 ERROR forged \x1b[31mline\u2028\u202e\x00"
 ESCAPED = r"evil\r\n2026-01-01 ERROR forged \x1b[31mline\u2028\u202e\x00"
 
@@ -310,6 +314,26 @@ async def test_what_a_peer_chose_cannot_forge_lines(net, caplog):
     assert caplog.text.count(ESCAPED) == 2
     assert "\x1b" not in caplog.text
     assert "\n2026-01-01" not in caplog.text
+
+
+async def test_a_large_answer_to_a_peer_that_has_reset_is_no_page_of_lines(net, until, caplog):
+    """The transports' own loggers know no limit: `socket.send() raised exception.` for each write behind the first."""
+    server = await net.server()
+
+    @server.on(1)
+    def answer(session, packet):
+        for _ in range(300):
+            session.send(2, bytes(4000))
+
+    with caplog.at_level(logging.INFO):
+        for _ in range(5):
+            sock = socket.create_connection(("127.0.0.1", server.port))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NO_TIME)
+            sock.sendall(wire(1) * 3)
+            sock.close()
+        await until(lambda: server.stats()["accepted"] == 5 and not server.sessions)
+    others = [record for record in caplog.records if record.name != "gamenet" and record.levelno >= logging.WARNING]
+    assert [record.getMessage() for record in others] == []
 
 
 SECRET = "hunter2-hunter2"

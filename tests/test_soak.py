@@ -60,6 +60,7 @@ FOUND = [
 ]
 
 
+@pytest.mark.no_sanitizer
 @pytest.mark.skipif(sys.platform == "win32", reason="is ended by a signal")
 def test_every_fault_is_found_also_if_it_is_ended_early():
     with subprocess.Popen(

@@ -98,6 +98,7 @@ cdef class Stream(RunSender):
     cdef bint send_later(self, bytes frame) except -1
     cdef Py_ssize_t waiting_size(self) except -1
     cdef int sent_above_limit(self) except -1
+    cdef int drop_if_broken(self) except -1
     cdef int await_flush(self) except -1
     cdef inline int require_thread(self) except -1
     cdef int flush_now(self) except -1

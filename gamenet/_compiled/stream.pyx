@@ -753,12 +753,21 @@ cdef class Stream(RunSender):
     cdef int sent_above_limit(self) except -1:
         cdef Py_ssize_t waiting
         if not self.is_write_paused:
+            self.drop_if_broken()
             return self.flush_now()  # at once: the end of the turn may be megabytes away
         waiting = self.unsent_size
         if waiting > self.max_write_buffer:
             self.on_overflow()
         elif waiting > self.high_watermark:
             self.on_backlog()
+        return 0
+
+    cdef int drop_if_broken(self) except -1:
+        """asyncio's transports log each further write, so that one large answer to a peer that has reset would be a
+        page of lines.
+        """
+        if self.direct is None and self.is_broken():
+            self.outbox.clear()
         return 0
 
     cdef int await_flush(self) except -1:
@@ -831,7 +840,10 @@ cdef class Stream(RunSender):
         while self.direct is None and gathered(self.outbox) > FLUSH_LIMIT and not self.is_write_paused:
             if self.transport is None:
                 return 0
+            self.drop_if_broken()
             before = gathered(self.outbox)
+            if not before:
+                return 0
             chunks = self.outbox.take_first(FLUSH_LIMIT)
             self.ledger.bytes_out += before - gathered(self.outbox)
             if not self.write_chunks(chunks, None):
@@ -859,6 +871,10 @@ cdef class Stream(RunSender):
         self.flush_in_pieces()
 
     # -- hooks
+
+    def is_broken(self):
+        """Whether the connection has failed, and `detach()` is to come: what is written goes nowhere."""
+        return False
 
     def on_violation(self, error):
         """The peer's bytes are no packets, or a handler says so by raising `error`; `is_open` is false already."""

@@ -711,6 +711,7 @@ class Stream:
 
     def _sent_above_limit(self) -> None:
         if not self.is_write_paused:
+            self._drop_if_broken()
             self.flush()  # at once: the end of the turn may be megabytes away
             return
         waiting = self.unsent_size
@@ -718,6 +719,13 @@ class Stream:
             self.on_overflow()
         elif waiting > self._high_watermark:
             self.on_backlog()
+
+    def _drop_if_broken(self) -> None:
+        """asyncio's transports log each further write, so that one large answer to a peer that has reset would be a
+        page of lines.
+        """
+        if self.is_broken():
+            self._outbox.clear()
 
     def check_thread(self) -> None:
         """`WrongThreadError` unless this is the thread of `attach()`."""
@@ -768,11 +776,16 @@ class Stream:
         """Called by the transport when its queue is below the low watermark again."""
         self.is_write_paused = False
         while self._outbox.size > FLUSH_SIZE and not self.is_write_paused:
+            self._drop_if_broken()
             if not self._write_out(FLUSH_SIZE):
                 return
         self.flush()
 
     # -- hooks
+
+    def is_broken(self) -> bool:
+        """Whether the connection has failed, and `detach()` is to come: what is written goes nowhere."""
+        return False
 
     def on_violation(self, error: errors.InvalidPacketError) -> None:
         """The peer's bytes are no packets, or a handler says so by raising `error`; `is_open` is false already."""
