@@ -770,6 +770,30 @@ def test_a_session_that_is_closed_when_its_turn_comes(play):
     assert (stats["packets_dispatched"], stats["packets_discarded"]) == (1, 3)
 
 
+@pytest.mark.parametrize(("tail", "reason"), [(b"", "peer_closed"), (b"half", "incomplete_packet")])
+@pytest.mark.parametrize("waits_for", ["its turn", "credit"])
+def test_an_end_that_comes_before_the_turn_of_the_packets_before_it(gamenet, waits_for, tail, reason):
+    """Where a read was under way when reading paused, as on Windows: the packets are answered, then it ends."""
+    options = {"max_packets_per_second": 1.0} if waits_for == "credit" else {"dispatch_budget": 1e-9}
+    net = FakeNet(gamenet, idle_timeout=None, **options)
+
+    @net.server.on(1)
+    def slow(session, packet):
+        net.loop.stand_still(0.001)
+        session.reply(packet)
+
+    peer = net.connect()
+    packets = [wire(1, b"", n) for n in range(20)]
+    peer.arrive(b"".join(packets) + tail)
+    assert peer.protocol.awaits_turn
+    assert peer.protocol.eof_received()
+    net.loop.turn(100)
+    net.pass_time(60.0)
+    assert peer.taken == b"".join(packets)
+    assert net.closed == {reason: 1}
+    net.end()
+
+
 @pytest.mark.parametrize("how", ["abort", "close", "finish"])
 async def test_a_session_that_ends_in_its_opening_leaves_the_loop_as_it_was(net, how):
     server, ended = await net.server(start=False), []
