@@ -195,9 +195,9 @@ class Seats:
     def _connect(self, seat: Seat, link: SeatLink, resumed: bool, received: int, window: int) -> None:
         self._release(seat.session)
         seat.session.network, link.network = link.network, None
-        promise, window = seat.transport.stream.promise(), self._limits.max_resume_buffer
+        promise, ours = seat.transport.stream.promise(), self._limits.max_resume_buffer
         welcome = Welcome(
-            version=VERSION, resumed=resumed, seat=seat.id, secret=seat.secret, received=promise, window=window
+            version=VERSION, resumed=resumed, seat=seat.id, secret=seat.secret, received=promise, window=ours
         )
         link.write(record(welcome))
         seat.transport.attach(link, received, window)

@@ -485,6 +485,23 @@ def test_a_greeting_whose_link_dies_fails_at_once(gamenet, resume):
     run(gamenet, main)
 
 
+def test_a_greeting_that_fails_ends_its_connection(gamenet):
+    async def main():
+        async with world(gamenet) as (net, server):
+
+            async def greet(client):
+                await client.request(1)
+                raise OSError("not like this")
+
+            async with client_of(gamenet, net, greet=greet, backoff=[60]) as client:
+                await asyncio.sleep(1)
+                assert names(client.seen) == ["Connecting", "Waiting"]
+                assert not server.sessions
+                assert server.stats()["closed"] == {"peer_closed": 1}
+
+    run(gamenet, main)
+
+
 def test_what_a_greeting_raises(gamenet):
     async def main():
         async with world(gamenet) as (net, _server):

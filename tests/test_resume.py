@@ -1225,14 +1225,99 @@ def test_who_asks_and_does_not_read_makes_nothing_grow(gamenet, resume):
             for _ in range(200):
                 writer.write(pings)
                 await asyncio.sleep(0.001)
-            assert link.transport.get_write_buffer_size() < 100_000  # what made it full, and one ACK
-            writer.transport.resume_reading()
+            assert link.transport.get_write_buffer_size() < 100_000  # what made it full
+            frame = gamenet.HeaderCodec().frame(9, bytes(992))
+            writer.write(resume.ResumableStream().sending(frame * 3))
             await settle()
+            writer.transport.resume_reading()
+            answers = b""
+            while not answers.endswith(resume.record(resume.Ack(received=3000))):  # the one that waited
+                answers += await reader.read(1 << 20)
+            assert answers.count(resume.record(resume.Ack(received=3000))) == 1
             assert link.transport.get_write_buffer_size() == 0
-            answers = await reader.read(1 << 20)
-            writer.write(resume.record(resume.PING))
-            assert await reader.readexactly(12) == answers[:12]
             writer.close()
+
+    run(gamenet, main)
+
+
+@pytest.mark.parametrize(("window", "on_the_way"), [(16_384, 16_384), (1 << 40, 20_000)])
+def test_no_more_is_on_the_way_than_both_ends_say(gamenet, resume, window, on_the_way):
+    async def main():
+        async with world(gamenet, max_resume_buffer=20_000) as (net, server):
+            reader, writer = await net.open(4000)
+            await shake_hands(resume, reader, writer, window=window)
+            writer.write(resume.record(resume.Ack(received=0)))
+            await settle()
+            session = next(iter(server.sessions))
+            for n in range(100):
+                session.send(3, bytes(1000), n)
+            await settle()
+            records = resume.new_reader(resume.new_pool(1))
+            records.feed(await reader.read(1 << 20))
+            assert sum(packet.body_size for packet in records) == on_the_way
+            writer.close()
+
+    run(gamenet, main)
+
+
+def test_who_is_lost_while_the_server_stops_is_not_waited_for(gamenet):
+    async def main():
+        async with world(gamenet) as (net, server), client_of(gamenet, net, backoff=[]) as client:
+
+            @server.on(2)
+            async def slow(session, packet):
+                await asyncio.sleep(20)
+
+            await client.connected()
+            client.send(2)
+            await settle()
+            stopping = asyncio.ensure_future(server.stop(30.0))
+            await settle()
+            net.reset()
+            await settle()
+            assert server.told == ["opened", "server_stopped"]
+            await asyncio.wait_for(stopping, 1.0)
+
+    run(gamenet, main)
+
+
+def test_an_attempt_that_ends_in_the_turn_of_its_welcome_doubles_nothing(gamenet, monkeypatch):
+    """What came with the WELCOME, to a session that does not read, comes again with the next one."""
+
+    async def main():
+        deadlines = []
+        connect_deadline = gamenet.reconnect.connect_deadline
+        handshake = gamenet.client_seat.ClientLink.handshake
+
+        @asynccontextmanager
+        async def and_remember(*values):
+            async with connect_deadline(*values), asyncio.timeout(None) as deadline:
+                deadlines.append(deadline)
+                yield
+
+        def too_late(link, packet):
+            if len(deadlines) in (2, 3):
+                deadlines[-1].reschedule(asyncio.get_running_loop().time())
+            handshake(link, packet)
+
+        monkeypatch.setattr(gamenet.reconnect, "connect_deadline", and_remember)
+        monkeypatch.setattr(gamenet.client_seat.ClientLink, "handshake", too_late)
+        async with world(gamenet) as (net, server):
+            options = {"max_queued": 4, "max_read_buffer": 1000, "max_resume_buffer": 16_384}
+            async with client_of(gamenet, net, **options) as client:
+                await client.connected()
+                session = next(iter(server.sessions))
+                for n in range(100):
+                    session.send(3, bytes(100), n)
+                    if not n % 20:
+                        await asyncio.sleep(0)
+                await settle()
+                net.reset()
+                await settle()
+                assert names(client.seen)[3:] == ["Waiting", "Connecting"] * 3 + ["Connected"]
+                assert [(await anext(client)).sequence for _ in range(100)] == list(range(100))
+                await settle()
+                assert not client._queue
 
     run(gamenet, main)
 
