@@ -479,12 +479,12 @@ class Server:
         waiting`. Counts are since the server was made; `sessions`, `connecting` (TLS handshakes in
         progress), `bytes_buffered`, `pool` and `seats["away"]` are of now. `seats` is empty without `resume`.
         """
-        ledger = self._ledger
+        ledger, listener = self._ledger, self._listener  # once: another thread may ask while the server stops
         return {
             "sessions": len(self.sessions),
             "seats": self._seat_stats(),
             "accepted": self._accepted,
-            "connecting": 0 if self._listener is None else self._listener.connecting,
+            "connecting": 0 if listener is None else listener.connecting,
             "refused": dict(self._admission.refused),
             "accept_errors": dict(self._admission.accept_errors),
             "accept_pauses": self._admission.accept_pauses,

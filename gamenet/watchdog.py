@@ -23,6 +23,7 @@ MAX_FRAMES = 50
 """The innermost frames of the loop's thread that are shown."""
 
 _JOIN_TIMEOUT = 5.0  # seconds; only a logging handler that waits for the loop could take so long
+_has_gil = getattr(sys, "_is_gil_enabled", lambda: True)
 _TASK_NAME = re.compile(handler_task_name(r"(\d+)", r"(\d+)"))
 
 
@@ -159,6 +160,11 @@ class _Watch:
         self._log.log(logging.WARNING, message, *values, extra=extra, stack=stack)
 
     def _stack(self) -> str | None:
+        """Where the loop's thread is; None without a GIL, for there CPython's frames are safe in their own thread only
+        (its "Python support for free threading", known limitations).
+        """
+        if not _has_gil():
+            return None
         frame = sys._current_frames().get(self._loop_thread)
         if frame is None:
             return None

@@ -4,10 +4,13 @@ is left behind, and both twins do the same.
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 
 import pytest
 from fakenet import FakeNet
 from wire import wire
+
+from gamenet.layout import HeaderField, HeaderLayout
 
 # -- what may be done: functions of (net, session)
 
@@ -389,3 +392,74 @@ def test_a_handler_that_starts_another_loop_turn_of_its_own_session(play):
 
     play.connect().arrive(wire(1) + wire(2, b"", 1))
     assert play.handled == ["inside", 1]
+
+
+# -- code of values that are sent or set
+
+
+class Written:
+    """A transport that keeps what is written."""
+
+    def __init__(self):
+        self.data = b""
+
+    def write(self, data):
+        self.data += data
+
+    def writelines(self, chunks):
+        self.data += b"".join(chunks)
+
+    def get_write_buffer_size(self):
+        return 0
+
+
+def test_header_numbers_that_change_the_packet_they_are_sent_with(gamenet):
+    """The bytes are taken first. Without that, what lay in their freed memory later reached the peer."""
+
+    class Text(gamenet.Packet, id=1):
+        text: str = gamenet.char(3000)
+
+    core = gamenet._core
+    layout = HeaderLayout((HeaderField("packet_id", 2), HeaderField("packet_size", 2), HeaderField("unit", 1)))
+    for _ in range(20):
+        body = b"".join([b"a" for _ in range(3000)])  # nobody else refers to it
+        packet, held = Text.unpack(body), [body]
+        del body
+        pool, queue = core.PoolAllocator(8192), core.FlushQueue(lambda flush: None)
+        stream = core.Stream(core.codec_for(layout, 8192), pool, core.RouteTable(), core.Ledger(), queue, lambda: 0.0)
+        transport = Written()
+        stream.attach(transport)
+
+        class Changing(Mapping):
+            def __iter__(self, packet=packet, held=held):
+                packet.text = "b"
+                held.clear()
+                held.extend([bytes([number]) * 3000 for number in range(8)])
+                return iter(["unit"])
+
+            def __getitem__(self, name):
+                return 5
+
+            def __len__(self):
+                return 1
+
+        assert stream.send(packet, header=Changing())
+        stream.flush()
+        assert transport.data[5:] == b"a" * 3000
+        assert packet.text == "b"
+        stream.detach()
+
+
+def test_a_value_that_shortens_the_packet_it_is_set_in(gamenet):
+    class Place(gamenet.Packet, id=1):
+        x: gamenet.f64
+
+    class Shortening(int):
+        def __float__(self):
+            gamenet.RawPacket.__init__(packet, 1, b"")
+            return 1.0
+
+    packet = Place(2.0)
+    with pytest.raises(ValueError, match="Place needs a body of 8 bytes, got 0"):
+        packet.x = Shortening()
+    assert packet.body == b""

@@ -6,7 +6,7 @@ import struct
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 
 import pytest
 
@@ -282,3 +282,173 @@ async def test_a_mailbox_that_is_first_used_by_four_threads_at_once(gamenet):
         await mailbox.settle(30)
         assert sorted(seen) == [(thread, number) for thread in range(THREADS) for number in range(3)]
         assert mailbox.close() == 0
+
+
+class Given:
+    """What a handler gave away, read by four threads while the handler, or what comes after it, still runs."""
+
+    def __init__(self, read):
+        self._read = read
+        self._given = deque()
+        self._is_over = False
+        self.seen = [0] * THREADS
+
+    def give(self, session, thing):
+        self._given.append(thing)
+
+    def over(self):
+        self._is_over = True
+
+    def work(self, thread):
+        while True:
+            over = self._is_over  # first: what was given before is seen then
+            try:
+                thing = self._given.popleft()
+            except IndexError:
+                if over:
+                    return
+                time.sleep(0)
+                continue
+            self.seen[thread] += self._read(thing)
+
+
+def move_class(gamenet):
+    """A packet whose fields must fit each other: its number, that number's bits the other way round, and its text."""
+
+    class Move(gamenet.Packet, id=PACKET_ID):
+        number: gamenet.u32
+        inverse: gamenet.u32
+        text: str = gamenet.char(48)
+
+    return Move
+
+
+def read_move(move):
+    for _ in range(3):
+        number = move.number
+        assert move.inverse == number ^ 0xFFFFFFFF
+        assert move.text == f"number {number}"
+        assert move.body == bytes(move.view())
+        assert move.body[:4] == number.to_bytes(4, "little")
+    return 1
+
+
+def read_moves(batch):
+    numbers = list(batch.column("number"))
+    assert [move.number for move in batch for _ in range(read_move(move))] == numbers
+    return len(numbers)
+
+
+@pytest.mark.parametrize("by_batch", [False, True], ids=["packets", "batches"])
+async def test_what_handlers_give_to_other_threads_stays_true(net, by_batch):
+    """When the handler has returned its packet is moved out of the chunk: in the middle of what the others read."""
+    server = await net.server()
+    given = Given(read_moves if by_batch else read_move)
+    move = move_class(net.gamenet)
+    (server.on_batch if by_batch else server.on)(move)(given.give)
+    _, writer = await net.open(server)
+    codec = net.gamenet._core.HeaderCodec()
+    moves = [move(number, number ^ 0xFFFFFFFF, f"number {number}") for number in range(300)]
+    frames = b"".join([codec.frame(PACKET_ID, packet.body) for packet in moves])
+    rounds = 10
+
+    with Threads(given.work) as threads:
+        try:
+            for _ in range(rounds):
+                writer.write(frames[:-7])
+                await writer.drain()
+                await asyncio.sleep(0.005)
+                writer.write(frames[-7:])
+            async with asyncio.timeout(60):
+                while server.stats()["packets_dispatched"] < rounds * len(moves):
+                    await asyncio.sleep(0.002)
+        finally:
+            given.over()
+        await threads.done()
+    assert sum(given.seen) == rounds * len(moves)
+
+
+class Site:
+    """A server with some clients, in a thread and on a loop of its own."""
+
+    def __init__(self, gamenet, move, data, seconds):
+        self.server = gamenet.Server(session_data=data, watchdog_timeout=0.05)
+        self.server.on(move)(self._moved)
+        self.server.on_batch(PACKET_ID + 1)(lambda session, batch: batch.reply())
+        self._gamenet, self._move, self._seconds = gamenet, move, seconds
+        self._answer = move(1, 1 ^ 0xFFFFFFFF, "number 1")
+        self.answered = 0
+
+    def _moved(self, session, packet):
+        read_move(packet)
+        session.data.append(packet.number)
+        session.reply(packet, self._answer)
+
+    async def run(self):
+        async with self.server:
+            end = time.monotonic() + self._seconds
+            await asyncio.gather(*[self._play(end) for _ in range(5)])
+
+    async def _play(self, end):
+        while time.monotonic() < end:
+            async with self._gamenet.connect("127.0.0.1", self.server.port, packets=[self._move]) as client:
+                for number in range(20):
+                    client.send(PACKET_ID + 1, b"run")
+                    move = self._move(number, number ^ 0xFFFFFFFF, f"number {number}")
+                    read_move(await client.request(move, timeout=30))
+                    self.answered += 1
+
+
+def test_servers_in_two_threads_share_classes_and_tell_others_what_they_do(gamenet, monkeypatch):
+    """Two more threads send, ask and scrape all the while, also while the first server stops."""
+    metrics = pytest.importorskip("gamenet.metrics", reason="prometheus-client is not installed")
+    client = pytest.importorskip("prometheus_client")
+    monkeypatch.setattr(gamenet.server.logger, "disabled", True)
+    move = move_class(gamenet)
+    data = gamenet.ObjectPool(list, reset=list.clear)
+    sites = [Site(gamenet, move, data, seconds) for seconds in (0.6, 1.2)]
+    registry = client.CollectorRegistry()
+    for number, site in enumerate(sites):
+        metrics.export(site.server, name=str(number), handlers=True, registry=registry)
+    running = len(sites)
+    lock = threading.Lock()
+    called = [0]
+
+    def work(thread):
+        nonlocal running
+        if thread < len(sites):
+            try:
+                asyncio.run(sites[thread].run())
+            finally:
+                with lock:
+                    running -= 1
+        while running:
+            for site in sites:
+                ask(site.server) if thread == 2 else tell(site.server, thread)
+
+    def ask(server):
+        assert server.stats()["mailbox"]["waiting"] >= 0
+        client.generate_latest(registry)
+        for session in server.sessions:
+            assert session.is_closed in (True, False)
+            assert session.codec is server.sessions._codec
+            assert session.close_reason is None or session.close_reason in list(gamenet.CloseReason)
+            assert repr(session).startswith(f"<Session {session.id} ")
+
+    def tell(server, thread):
+        for session in server.sessions:
+            session.send_threadsafe(PACKET_ID + 2, b"hello")
+        server.sessions.broadcast_threadsafe(sites[0]._answer)
+        called[0] += thread == 3 and server.call_soon(len, ())
+        time.sleep(0.002)
+
+    with Threads(work):
+        pass
+    for site in sites:
+        stats = site.server.stats()
+        assert site.answered >= 20
+        assert stats["handler_errors"] == stats["pool"]["outstanding"] == stats["sessions"] == 0
+        assert stats["mailbox"]["accepted"] == stats["mailbox"]["delivered"] + stats["mailbox"]["discarded"]
+        assert stats["bytes_in"] == stats["bytes_dispatched"] + stats["bytes_discarded"] + stats["bytes_rejected"]
+    assert data.stats()["outstanding"] == 0
+    assert called[0] > 0

@@ -3,7 +3,8 @@
 
 What stays true: `source` keeps the frames alive and nobody writes to it, so a batch, its packets and its columns
 can be kept. Packets are handed out from two objects in turn: while a loop's variable still shows one, the other is
-filled, unless somebody kept it. Locking rule: the stream's thread only.
+filled, unless somebody kept it. Locking rule: one thread at a time, and gamenet's when the handler has returned, as
+in `packet`: what is handed out, and the run, are changed and read in the batch's critical section.
 """
 
 cimport cython
@@ -12,11 +13,11 @@ from cpython.buffer cimport (
 )
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from cpython.ref cimport Py_REFCNT
 
 from gamenet._compiled.codec cimport BOOLEAN, RAW, TEXT, TypedPacket, copy_bytes
 from gamenet._compiled.header cimport BookHeader, Header, load_book
 from gamenet._compiled.packet cimport let_go, may_hold
+from gamenet._compiled.refcounts cimport is_only_ours
 
 import operator
 from types import GenericAlias
@@ -92,17 +93,23 @@ cdef class Batch:
         cdef Field field = self.field(name)
         cdef Column column = Column.__new__(Column)
         cdef bint as_it_is = self.run.packet_size and field.kind != BOOLEAN and not (field.swaps and field.size > 1)
-        self.require_room(field)
+        cdef object source
+        cdef const uint8_t* frames
+        with cython.critical_section(self):
+            self.require_room(field)
+            source = self.source
+            frames = self.frames
         column.count = self.run.packets
         column.itemsize = field.size
         column.format = (f"{field.size}s" if field.kind == TEXT or field.kind == RAW else field.code).encode()
         if as_it_is:
             # a block is told of its views, for it is read into again when it has none
-            column.source = self.source if isinstance(self.source, bytes) else memoryview(self.source)
-            column.data = self.frames + self.codec.header_size + field.offset
+            column.source = source if isinstance(source, bytes) else memoryview(source)
+            column.data = frames + self.codec.header_size + field.offset
             column.stride = self.run.packet_size
         else:
-            column.source = self.packed(field)
+            with cython.critical_section(self):
+                column.source = self.packed(field)
             column.data = <const uint8_t*>PyBytes_AS_STRING(column.source)
             column.stride = field.size
         return memoryview(column)
@@ -127,21 +134,25 @@ cdef class Batch:
 
     cdef int take_back(self) except -1:
         """The handler returned: keep the packet objects that it did not, settle the others."""
-        cdef RawPacket packet = self.lent
-        self.lent = None
-        self.lent = reusable(packet)
-        packet = self.spare
-        self.spare = None
-        self.spare = reusable(packet)
+        cdef RawPacket packet
+        with cython.critical_section(self):
+            packet = self.lent
+            self.lent = None
+            self.lent = reusable(packet)
+            packet = self.spare
+            self.spare = None
+            self.spare = reusable(packet)
         return 0
 
     cdef int settle(self) except -1:
         """The handler kept this batch: do not let it hold a chunk much larger than itself, or a block."""
         cdef bytes own
-        if not may_hold(self.source, self.run.size):
-            own = PyBytes_FromStringAndSize(<const char*>self.frames, self.run.size)
-            self.source = own
-            self.frames = <const uint8_t*>PyBytes_AS_STRING(own)
+        cdef object _held = self.source  # until nothing shows it any more
+        with cython.critical_section(self):
+            if not may_hold(self.source, self.run.size):
+                own = PyBytes_FromStringAndSize(<const char*>self.frames, self.run.size)
+                self.source = own
+                self.frames = <const uint8_t*>PyBytes_AS_STRING(own)
         return 0
 
     cdef void empty(self) noexcept:
@@ -205,23 +216,27 @@ cdef class Batch:
     cdef RawPacket lend(self, Py_ssize_t index):
         """Packet `index`, in an object that nobody else shows any more."""
         cdef Header header
-        cdef const uint8_t* frame = self.frame_of(index, &header)
-        cdef RawPacket packet = self.spare
-        self.spare = self.lent
-        self.lent = None
-        if packet is None or Py_REFCNT(packet) != 1:
-            if packet is not None:
-                packet.settle()
-            packet = self.packet_type.__new__(self.packet_type)
-        packet.id = self.id
-        packet.number = header.sequence
-        packet.source = self.source
-        packet.data = frame + header.body_start
-        packet.size = header.body_size
-        if self.codec.has_extras:
-            packet.head = PyBytes_FromStringAndSize(<const char*>frame, header.body_start)
-            packet.reader = self.codec
-        self.lent = packet
+        cdef const uint8_t* frame
+        cdef RawPacket packet
+        with cython.critical_section(self):
+            packet = self.spare
+            self.spare = self.lent
+            self.lent = None
+            if packet is None or not is_only_ours(packet):
+                if packet is not None:
+                    packet.settle()
+                packet = new_packet(self.packet_type)
+            # from here on nothing lets another thread in: `frame` lies in what is `source`
+            packet.source = self.source
+            frame = self.frame_of(index, &header)
+            packet.data = frame + header.body_start
+            packet.size = header.body_size
+            packet.id = self.id
+            packet.number = header.sequence
+            if self.codec.has_extras:
+                packet.head = PyBytes_FromStringAndSize(<const char*>frame, header.body_start)
+                packet.reader = self.codec
+            self.lent = packet
         return packet
 
     # -- columns
@@ -262,11 +277,15 @@ cdef class Batch:
         return items
 
 
+cdef RawPacket new_packet(object packet_type):
+    return packet_type.__new__(packet_type)
+
+
 cdef RawPacket reusable(RawPacket packet):
     """The packet, emptied, if only the caller holds it; None, and the packet settled, if somebody kept it."""
     if packet is None:
         return None
-    if Py_REFCNT(packet) == 1:  # the caller's variable: an argument is borrowed
+    if is_only_ours(packet):  # the caller's variable: an argument is borrowed
         let_go(packet)
         return packet
     packet.settle()

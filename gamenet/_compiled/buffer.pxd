@@ -43,6 +43,7 @@ cdef class PacketBuffer:
     cdef int frame(self, object source, const uint8_t* start, Header* header) except -1
     cdef int fill(self, RawPacket packet) except -1
     cdef int use_codec(self, HeaderCodec codec) except -1
+    cdef HeaderCodec shown_codec(self)
     cdef bytes take_all(self)
     cdef int read_from(self, bytes data) except -1
     cdef bint advance_slowly(self) except -1

@@ -8,10 +8,12 @@ reaches a caller. Locking rule: one owner thread; other threads hand their bytes
 
 from collections import deque
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.ref cimport Py_REFCNT
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
+
+from gamenet._compiled.refcounts cimport is_only_ours
 
 from gamenet import errors
 
@@ -72,7 +74,7 @@ cdef class PacketBuffer:
     def __next__(self):
         cdef RawPacket packet = self.lent
         self.lent = None
-        if packet is not None and Py_REFCNT(packet) > 1:
+        if packet is not None and not is_only_ours(packet):
             packet.settle()
             packet = None
         if not next_packet(self):
@@ -99,14 +101,21 @@ cdef class PacketBuffer:
 
     cdef int use_codec(self, HeaderCodec codec) except -1:
         cdef bytes whole
+        cdef HeaderCodec _old = self.wire  # lives until nobody can be shown it any more
         require_room(self.pool, codec)
         if self.tail is not None:
             whole = PyBytes_FromStringAndSize(<const char*>self.tail.memory, self.tail_size)
             whole += (<const char*>self.cursor)[:self.end - self.cursor]
             self.drop_tail()
             self.read_from(whole)
-        self.wire = codec
+        with cython.critical_section(self):
+            self.wire = codec
         return 0
+
+    cdef HeaderCodec shown_codec(self):
+        """The codec, for any thread."""
+        with cython.critical_section(self):
+            return self.wire
 
     cdef bytes take_all(self):
         """Everything that is buffered, in order; nothing is afterwards. A broken header stays broken."""

@@ -25,6 +25,7 @@ cdef class Field:
     cdef Kind kind
     cdef bint swaps  # the wire's byte order is not this machine's
 
+    cdef inline int require_room(self, RawPacket packet) except -1
     cdef object read(self, const uint8_t* data)
     cdef int write(self, uint8_t* out, object value) except -1
     cdef int write_integer(self, uint8_t* out, object value) except -1

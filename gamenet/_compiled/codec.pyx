@@ -72,26 +72,32 @@ cdef class Field:
         if not isinstance(packet, TypedPacket):
             raise errors.wrong_type("packet", "a typed packet", packet)
         held = <RawPacket>packet
-        if self.offset + self.size > held.size:
-            raise errors.body_too_short(type(packet).__name__, held.size, self.offset + self.size)
-        return self.read(held.data + self.offset)
+        with cython.critical_section(held):
+            self.require_room(held)
+            return self.read(held.data + self.offset)
 
     def __set__(self, packet, value):
         cdef RawPacket held
         if not isinstance(packet, TypedPacket):
             raise errors.wrong_type("packet", "a typed packet", packet)
         held = <RawPacket>packet
-        if self.offset + self.size > held.size:
-            raise errors.body_too_short(type(packet).__name__, held.size, self.offset + self.size)
+        self.require_room(held)
         encoded = self.encode(value)  # first, for this may run code of the value's own
-        held.make_writable()
-        memcpy(<uint8_t*>held.data + self.offset, <const char*><bytes>encoded, self.size)
+        with cython.critical_section(held):
+            self.require_room(held)
+            held.make_writable()
+            memcpy(<uint8_t*>held.data + self.offset, <const char*><bytes>encoded, self.size)
 
     def encode(self, value):
         """The field's `size` bytes for `value`. `TypeError` or `ValueError` if it is not such a value."""
         cdef bytes encoded = PyBytes_FromStringAndSize(NULL, self.size)
         self.write(<uint8_t*><char*>encoded, value)
         return encoded
+
+    cdef inline int require_room(self, RawPacket packet) except -1:
+        if self.offset + self.size > packet.size:
+            raise errors.body_too_short(type(packet).__name__, packet.size, self.offset + self.size)
+        return 0
 
     cdef object read(self, const uint8_t* data):
         cdef const uint8_t* nul

@@ -6,6 +6,7 @@ holds no memory. Small packets are gathered in one pooled block, so that many of
 and a frame that nothing follows, are referred to. Locking rule: one thread at a time.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
@@ -53,8 +54,15 @@ cdef class Outbox:
 
     def append_packet(self, RawPacket packet not None):
         """Add `packet` with its own id, body, sequence number and extra fields; returns its size with the header."""
+        cdef object _source  # keeps `data` alive
+        cdef const uint8_t* data
+        cdef Py_ssize_t size
         extras = self.wire.extras_of(packet) if self.wire.has_extras else None
-        return self.append_slowly(packet.id, packet.data, packet.size, packet.number, extras)
+        with cython.critical_section(packet):
+            _source = packet.source
+            data = packet.data
+            size = packet.size
+        return self.append_slowly(packet.id, data, size, packet.number, extras)
 
     def append_frame(self, bytes frame not None):
         """Add bytes that are whole packets already; returns their number."""

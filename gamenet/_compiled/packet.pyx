@@ -2,17 +2,20 @@
 """A packet: the compiled twin of `gamenet._pure.packet`.
 
 What stays true: `source` keeps the bytes of the body alive and is never written to while anyone else can see it,
-so neither a kept packet nor a view of one can dangle or change. Locking rule: one thread at a time.
+so neither a kept packet nor a view of one can dangle or change. Locking rule: one thread at a time, and gamenet's:
+a handler may give a packet to another thread, and only when the handler has returned is it seen that the packet was
+kept, and its body moved out of the chunk. So `source`, `data` and `size` are read and changed together in the packet's
+critical section (which is nothing where there is a GIL), and who does more there than to copy holds `source`.
 """
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_AsUnsignedLongLong
-from cpython.ref cimport Py_REFCNT
 from libc.string cimport memcmp, memcpy
 
 from gamenet._compiled.pool cimport Block
+from gamenet._compiled.refcounts cimport is_only_ours
 
 import operator
 
@@ -74,7 +77,8 @@ cdef class RawPacket:
     @property
     def body(self):
         """The bytes behind the header."""
-        return PyBytes_FromStringAndSize(<const char*>self.data, self.size)
+        with cython.critical_section(self):
+            return PyBytes_FromStringAndSize(<const char*>self.data, self.size)
 
     @property
     def body_size(self):
@@ -83,19 +87,26 @@ cdef class RawPacket:
 
     def view(self):
         """A read-only view of the body, made without copying it. It stays true after the handler returned."""
-        cdef Py_ssize_t start
-        if isinstance(self.source, bytes):
-            start = self.data - <const uint8_t*>PyBytes_AS_STRING(self.source)
-            return memoryview(self.source)[start:start + self.size]
-        start = self.data - (<Block>self.source).memory
-        return memoryview(self.source).toreadonly()[start:start + self.size]
+        cdef object source
+        cdef const uint8_t* data
+        cdef Py_ssize_t start, size
+        with cython.critical_section(self):
+            source = self.source
+            data = self.data
+            size = self.size
+        if isinstance(source, bytes):
+            start = data - <const uint8_t*>PyBytes_AS_STRING(source)
+            return memoryview(source)[start:start + size]
+        start = data - (<Block>source).memory
+        return memoryview(source).toreadonly()[start:start + size]
 
     def __eq__(self, other):
         cdef RawPacket that
         if not isinstance(other, RawPacket) or type(self) is not type(other):
             return NotImplemented
         that = <RawPacket>other
-        return self.id == that.id and self.size == that.size and memcmp(self.data, that.data, self.size) == 0
+        with cython.critical_section(self, that):
+            return self.id == that.id and self.size == that.size and memcmp(self.data, that.data, self.size) == 0
 
     def __reduce__(self):
         return type(self), (self.id, self.body, self.number)
@@ -128,18 +139,19 @@ cdef class RawPacket:
         return <uint8_t*>self.data
 
     cdef int make_writable(self) except -1:
-        """After this, writing to `data` is seen by nobody else."""
-        if not isinstance(self.source, bytes) or Py_REFCNT(self.source) != 1:
+        """After this, writing to `data` is seen by nobody else, while the critical section lasts."""
+        if not isinstance(self.source, bytes) or not is_only_ours(self.source):
             self.move_out()
         return 0
 
     cdef int move_out(self) except -1:
         """Copy the body, so that the chunk it came in is not kept because of it."""
-        cdef object _held = self.source  # until the bytes are copied
+        cdef object _held = self.source  # until the bytes are copied, and nothing shows it any more
         cdef const uint8_t* data = self.data
         memcpy(self.own(self.size), data, self.size)
         return 0
 
     cdef int settle(self) except -1:
         """The handler kept this packet: do not let it hold a chunk much larger than itself, or a pool's block."""
-        return 0 if may_hold(self.source, self.size) else self.move_out()
+        with cython.critical_section(self):
+            return 0 if may_hold(self.source, self.size) else self.move_out()

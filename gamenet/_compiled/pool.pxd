@@ -65,4 +65,5 @@ cdef class Block:
     cdef Py_ssize_t exports  # views that exist
     cdef object __weakref__
 
+    cdef uint8_t* held(self) noexcept
     cdef int copy_in(self, Py_ssize_t offset, const uint8_t* data, Py_ssize_t size) except -1

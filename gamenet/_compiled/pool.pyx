@@ -126,24 +126,27 @@ cdef class PoolAllocator:
     def outstanding(self):
         """Blocks that are out now."""
         cdef Py_ssize_t index, total = 0
-        for index in range(self.count):
-            total += self.classes[index].outstanding
+        with cython.critical_section(self):
+            for index in range(self.count):
+                total += self.classes[index].outstanding
         return total
 
     @property
     def fallbacks(self):
         """Blocks so far that the heap gave because `max_blocks` were out."""
         cdef Py_ssize_t index, total = 0
-        for index in range(self.count):
-            total += self.classes[index].fallbacks
+        with cython.critical_section(self):
+            for index in range(self.count):
+                total += self.classes[index].fallbacks
         return total
 
     @property
     def refused(self):
         """Requests so far that were answered by `PoolExhaustedError`."""
         cdef Py_ssize_t index, total = 0
-        for index in range(self.count):
-            total += self.classes[index].refused
+        with cython.critical_section(self):
+            for index in range(self.count):
+                total += self.classes[index].refused
         return total
 
     def acquire(self, size=None):
@@ -176,7 +179,8 @@ cdef class PoolAllocator:
         """
         by_size = self.stats_by_size()
         totals = {name: sum([stats[name] for stats in by_size.values()]) for name in by_size[self.block_size]}
-        totals["viewed"] = self.viewed
+        with cython.critical_section(self):
+            totals["viewed"] = self.viewed
         return totals
 
     def stats_by_size(self):
@@ -456,10 +460,11 @@ cdef class Block:
             self.owner.take_back(self.of, self.memory)
 
     def __repr__(self):
-        if self.memory is NULL:
+        cdef uint8_t* memory = self.held()
+        if memory is NULL:
             return "<Block, released>"
         cdef dict owners = self.owner.owners_by_address
-        who = None if owners is None else owners.get(<uintptr_t>self.memory)
+        who = None if owners is None else owners.get(<uintptr_t>memory)
         return f"<Block, {self.room} bytes>" if who is None else f"<Block, {self.room} bytes, of {who}>"
 
     def __getbuffer__(self, Py_buffer* view, int flags):
@@ -499,7 +504,7 @@ cdef class Block:
     @property
     def size(self):
         """Bytes it holds; 0 once it was released."""
-        return 0 if self.memory is NULL else self.room
+        return 0 if self.held() is NULL else self.room
 
     def view(self):
         """A writable view of the whole block. `ValueError` once it was released."""
@@ -528,6 +533,11 @@ cdef class Block:
             self.memory = NULL
         self.owner.take_back(self.of, memory)
 
+    cdef uint8_t* held(self) noexcept:
+        """Its memory; NULL once it was released. Only to be compared: the next moment may release it."""
+        with cython.critical_section(self):
+            return self.memory
+
     cdef int copy_in(self, Py_ssize_t offset, const uint8_t* data, Py_ssize_t size) except -1:
         if self.memory is NULL:
             raise ValueError("this block was released")
@@ -540,5 +550,5 @@ cdef class Block:
         return self
 
     def __exit__(self, kind, error, trace):
-        if self.memory is not NULL:
+        if self.held() is not NULL:
             self.release()

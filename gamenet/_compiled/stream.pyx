@@ -8,11 +8,11 @@ Locking rule: a stream belongs to the thread that called `attach()`; sending fro
 
 import sys
 
+cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 from cpython.pythread cimport PyThread_get_thread_ident
-from cpython.ref cimport Py_REFCNT
 from libc.string cimport memcpy
 
 from gamenet._compiled.batch cimport MAX_RUN
@@ -22,6 +22,7 @@ from gamenet._compiled.outbox cimport LARGE, append_body, gathered
 from gamenet._compiled.packet cimport as_number, is_all_of, let_go
 from gamenet._compiled.pool cimport PoolAllocator
 from gamenet._compiled.rate cimport RateBucket
+from gamenet._compiled.refcounts cimport is_only_ours
 from gamenet._compiled.routes cimport (
     BATCH, HANDLER, PING, TIMED_RUN, PingRoute, find_route, take_batch, take_packet,
 )
@@ -207,7 +208,7 @@ cdef class Stream(RunSender):
         """How packets are framed. Set it, also in a handler, and bytes that arrived already are read again under the
         new one; what was sent already stays as it is. `ValueError` if the pool's blocks do not hold its packets.
         """
-        return self.inbox.wire
+        return self.inbox.shown_codec()
 
     @codec.setter
     def codec(self, HeaderCodec codec not None):
@@ -530,7 +531,7 @@ cdef class Stream(RunSender):
                 route.learn_from(run.packets, <double>turns.clock() - began, turns.budget / SHARE_OF_RUN)
         finally:
             batch.take_back()
-            if Py_REFCNT(batch) == 1:
+            if is_only_ours(batch):
                 batch.empty()
                 route.spare_batch = batch
             else:
@@ -670,10 +671,17 @@ cdef class Stream(RunSender):
         return self.outbox.wire.extras_of(packet) if self.outbox.wire.has_extras else None
 
     cdef inline bint send_packet(self, RawPacket packet, uint64_t sequence, object extras) except -1:
+        cdef object source  # keeps `data` alive, whatever `extras` or another thread does to the packet
+        cdef const uint8_t* data
+        cdef Py_ssize_t size
+        with cython.critical_section(packet):
+            source = packet.source
+            data = packet.data
+            size = packet.size
         # a body that fills an immutable object of its own stays as it is: changing the packet makes a new one
-        if packet.size >= LARGE and is_all_of(packet.source, packet.size):
-            return self.send_large(packet.id, <bytes>packet.source, sequence, extras)
-        return self.send_body(packet.id, packet.data, packet.size, sequence, extras)
+        if size >= LARGE and is_all_of(source, size):
+            return self.send_large(packet.id, <bytes>source, sequence, extras)
+        return self.send_body(packet.id, data, size, sequence, extras)
 
     cdef bint send_large(self, uint64_t packet_id, bytes body, uint64_t sequence, object extras) except -1:
         if not self.is_open:
@@ -934,7 +942,7 @@ cdef inline int dispatch(Stream stream, Route route, PacketBuffer inbox) except 
     if inbox.wire.has_extras:
         inbox.fill(packet)
     call_handler(stream, route, packet_id, <PyObject*>packet)
-    if Py_REFCNT(packet) == 1:
+    if is_only_ours(packet):
         let_go(packet)
         route.spare = packet
     else:

@@ -73,11 +73,15 @@ class Field:
         return value
 
     def __set__(self, packet: TypedPacket, value: object) -> None:
-        if self.offset + self.size > packet.body_size:
-            raise errors.body_too_short(type(packet).__name__, packet.body_size, self.offset + self.size)
-        encoded = self.encode(value)
+        self._require_room(packet)
+        encoded = self.encode(value)  # this may run code of the value's own
+        self._require_room(packet)
         body = packet.body
         packet._set_body(body[: self.offset] + encoded + body[self.offset + self.size :])
+
+    def _require_room(self, packet: TypedPacket) -> None:
+        if self.offset + self.size > packet.body_size:
+            raise errors.body_too_short(type(packet).__name__, packet.body_size, self.offset + self.size)
 
     def encode(self, value: object) -> bytes:
         """The field's `size` bytes for `value`. `TypeError` or `ValueError` if it is not such a value."""

@@ -309,7 +309,7 @@ class Block:
     """Memory of a pool, from `acquire()` until `release()` or until nobody refers to the block any more.
 
     Supports the buffer protocol (writable). While a view of it exists the block cannot be released: `BufferError`.
-    Locking rule: one thread at a time; the pool itself may be shared.
+    Locking rule: any thread may release it; its content is yours to guard.
     """
 
     __slots__ = ("__weakref__", "_class", "_memory", "_pool", "_who")
