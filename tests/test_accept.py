@@ -741,6 +741,20 @@ async def test_two_starts_at_a_time_make_one_server(net, way, connect):
     assert server.is_listening
 
 
+async def test_a_listener_closed_by_the_first_who_came_asks_for_nobody_else(net, way, connect, until):
+    server, opened = await echoing(net), []
+    listener = server._listener
+    server.on_opened(lambda session: opened.append(session) or listener.close())
+    for _ in range(3):
+        connect(server)
+    await until(lambda: opened)
+    await asyncio.sleep(0.05)
+    stats = server.stats()
+    assert (stats["accept_errors"], stats["accept_pauses"]) == ({}, 0)
+    if net.transport == "epoll" and way == "watching":  # who is connected while it is accepted
+        assert stats["accepted"] == 1
+
+
 async def test_a_listener_that_is_closed_twice(net, way):
     server = await echoing(net)
     listener = server._listener

@@ -279,6 +279,19 @@ async def test_stop_aborts_handshakes_at_once(net, secure, raw, until):
     await until(lambda: sys.platform != "linux" or open_sockets() == before - 1)
 
 
+async def test_stop_does_not_wait_for_handshakes_whose_peers_are_gone(net, secure, raw, until):
+    """Their sockets cannot be shut down any more, and aiofastnet on uvloop has not heard of it."""
+    server = await secure(handshake_timeout=30)
+    for _ in range(5):
+        peer = raw(server)
+        peer.send(CLIENT_HELLO)
+        peer.reset()
+    await until(lambda: server._admission.held + sum(server.stats()["refused"].values()) == 5)
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(server.stop(timeout=3600), 10)
+    assert (server.stats()["connecting"], server._admission.held) == (0, 0)
+
+
 @pytest.mark.parametrize("turns", range(6))
 async def test_stop_in_every_turn_of_a_handshake(net, secure, raw, contexts, until, turns):
     """Also in the first, when asyncio's TLS does not notice that it is closed."""
