@@ -73,6 +73,7 @@ class ReconnectingClient(Client):
     `Connected(resumed=False)` says that the server did not know the session any more, and that this one is new.
 
     `ValueError`, naming it, for what is out of range.
+    Locking rule: the thread of its loop only, but for `send_threadsafe()` and `call_soon()`.
     """
 
     def __init__(

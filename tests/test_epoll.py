@@ -216,6 +216,11 @@ class Network:
         if self.is_uvloops:
             pytest.skip(f"uvloop's own {reason}")
 
+    def skip_asyncios(self, reason):
+        """Where asyncio's own transports are no reference, either: since 3.12 they keep views of what they are given."""
+        if self.kind == "loop" and sys.version_info >= (3, 12):
+            pytest.skip(f"asyncio's own {reason}")
+
     async def listen(self, make, host="127.0.0.1", port=0, backlog=1000):
         def factory():
             end = make()
@@ -388,6 +393,7 @@ async def test_it_shows_itself_in_every_state(network):
 
 async def test_what_is_over_stays_over(network):
     network.skip_uvloops("raises RuntimeError then")
+    network.skip_asyncios("writelines() raises TypeError then")
     end, peer = await network.connect()
     transport = end.transport
     peername = transport.get_extra_info("peername")
@@ -631,6 +637,7 @@ async def test_bytes_of_every_kind_are_sent(network, kind, size):
 
 async def test_what_was_written_is_not_seen_to_change(network):
     network.skip_uvloops("refers to what it was given")
+    network.skip_asyncios("refers to what it was given")
     end, peer = await network.connect(small=True)
     before = await network.fill(end)
     data = bytearray(b"a" * LARGE)
@@ -1580,6 +1587,7 @@ async def talk(peer, plan):
 
 
 async def test_many_connections_that_do_everything_lose_no_byte(network, rng):
+    network.skip_asyncios("tries for ever to write an empty chunk")
     plans = [Plan(rng) for _ in range(60)]
     waiting = iter(plans)
     server = await network.listen(lambda: Chatter(next(waiting)))
