@@ -25,6 +25,7 @@ class Decoder(PacketBuffer):
 
     `max_packet_size`: bytes of the largest whole packet, for every layout that does not state less (default: 8,192).
     All else is as in `PacketBuffer`. `ValueError` if it is below the layout's smallest packet.
+    Locking rule: one thread at a time; others hand their bytes to it.
     """
 
     __slots__ = ("_max_packet_size",)

@@ -60,6 +60,7 @@ class DispatchTable(Registry):
     With a packet class the handler gets an instance of it, and never one whose body is shorter than the struct;
     with a bare id it gets a `RawPacket`. A batch handler gets them as `handler(session, batch)`: see `Batch`. An id
     has one handler, of either kind: the last one registered.
+    Locking rule: the thread of the loop only.
     """
 
     def __init__(self) -> None:

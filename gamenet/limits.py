@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from numbers import Integral, Real
 from typing import Any, TypedDict
 
 from gamenet import errors
@@ -150,17 +151,17 @@ class Limits:
 
     def _check_int(self, name: str, lowest: int, highest: int = sys.maxsize) -> None:
         value = getattr(self, name)
-        if not isinstance(value, int):
+        if not isinstance(value, Integral):
             raise errors.wrong_type(name, "an int", value)
-        if value < lowest:
+        if int(value) < lowest:
             raise ValueError(f"{name} {value} is below {lowest}")
-        if value > highest:
+        if int(value) > highest:
             raise ValueError(f"{name} {value} is above {highest}")
 
 
 def check_above_zero(name: str, value: Any, unit: str = " seconds") -> None:
     """`TypeError` for what is no number (None is told as out of range), `ValueError` unless it is above 0."""
-    is_number = isinstance(value, int | float)
+    is_number = isinstance(value, Real)
     if not is_number and value is not None:
         raise errors.wrong_type(name, "a number", value)
     if value is None or not value > 0:

@@ -96,7 +96,10 @@ class SessionGroup:
 
 
 class Room(SessionGroup):
-    """A named group. Sessions leave their rooms by themselves when they close."""
+    """A named group. Sessions leave their rooms by themselves when they close.
+
+    Locking rule: the thread of the loop only, but for `broadcast_threadsafe()`.
+    """
 
     def __init__(self, codec: HeaderCodec, name: str, mailbox: LoopMailbox | None = None) -> None:
         super().__init__(codec, mailbox)
@@ -119,7 +122,10 @@ class Room(SessionGroup):
 
 
 class SessionManager(SessionGroup):
-    """Every session of a server, and its rooms. The server adds and removes them by itself."""
+    """Every session of a server, and its rooms. The server adds and removes them by itself.
+
+    Locking rule: the thread of the loop only, but for `broadcast_threadsafe()`.
+    """
 
     def __init__(self, codec: HeaderCodec, mailbox: LoopMailbox | None = None) -> None:
         super().__init__(codec, mailbox)

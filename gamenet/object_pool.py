@@ -35,6 +35,7 @@ class ObjectPool(Generic[T]):
     Python cannot take a reference away: who keeps the object beyond its release shares it with the next holder.
     Keep the lease instead, and ask it each time. Pool what is dear to make: a plain object of a few fields is made
     faster than lent (docs/pools.md).
+    Locking rule: any thread may acquire and release; an object is its holder's.
     """
 
     __slots__ = (
@@ -232,6 +233,7 @@ class Lease(Generic[T]):
     """One object of a pool, from `acquire()` to `release()`.
 
     A lease that is dropped without a release gives its place back, but not its object: somebody may have that still.
+    Locking rule: any thread may release it; what is lent is yours to guard.
     """
 
     __slots__ = ("__weakref__", "_object", "_pool")

@@ -71,6 +71,8 @@ class Packet(TypedPacket, metaclass=PacketMeta):
     `id` is the packet id (0 to 65535 under the book's header), `byte_order` that of every number. Instances are
     made like a dataclass's; setting a field that does not fit raises `ValueError`, of a wrong type `TypeError`. A
     declaration that cannot be raises `TypeError` or `ValueError` when the class is made.
+
+    Locking rule: a class never changes, any thread may use it; a packet belongs to one thread at a time.
     """
 
     @property

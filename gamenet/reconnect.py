@@ -74,6 +74,7 @@ class ReconnectingClient(Client):
     the old one had not brought over is lost, but for what `keep_queued` kept while there was no connection.
 
     `ValueError`, naming it, for what is out of range, `TypeError` for what is of a wrong type.
+    Locking rule: the thread of its loop only, but for `send_threadsafe()` and `call_soon()`.
     """
 
     def __init__(

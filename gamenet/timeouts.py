@@ -18,6 +18,7 @@ class Deadline:
 
     `last_active()` says when it happened last, or None if there is nothing to wait for any more: the deadline is then
     disarmed when it comes up. `on_expired()` is called once, when `timeout` seconds have passed since then.
+    Locking rule: one thread at a time, that of its manager.
     """
 
     __slots__ = ("_entry", "last_active", "on_expired", "timeout")
@@ -56,6 +57,7 @@ class TimeoutManager:
     """Every deadline of a server. Call `advance(now)` when `next_due` has come; it re-arms what was active since.
 
     A packet costs one store (of the time); a session costs one heap entry per `timeout`.
+    Locking rule: one thread at a time.
     """
 
     def __init__(self) -> None:

@@ -8,6 +8,7 @@ import random
 import socket
 import ssl
 import sys
+import sysconfig
 from contextlib import AsyncExitStack
 
 import pytest
@@ -65,7 +66,15 @@ if not PURE_ONLY:
 
 
 def pytest_report_header():
-    return [] if HAS_INTEROP else ["left out: tests/interop, which needs gamenet[interop]"]
+    left_out = [] if HAS_INTEROP else ["left out: tests/interop, which needs gamenet[interop]"]
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        left_out.append("free-threaded, " + ("but something brought the GIL back" if has_gil() else "without a GIL"))
+    return left_out
+
+
+def has_gil():
+    """Whether threads take turns: any extension that does not say otherwise makes a free-threaded Python do that."""
+    return getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 @pytest.fixture(params=TWINS)

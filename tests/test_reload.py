@@ -6,6 +6,7 @@ import importlib
 import re
 import struct
 import sys
+import sysconfig
 import textwrap
 import threading
 import types
@@ -112,7 +113,9 @@ async def test_a_handler_may_reload_its_own_module(net, modules):
         assert (await read_packet(reader))[1] == n
     assert modules.handled == [(1, 0), (1, 1), (2, 2), (2, 3)]
     gc.collect()
-    assert old() is None
+    # what a module defines lives for ever in a free-threaded 3.13 that has had a second thread
+    is_immortal = sys.version_info < (3, 14) and sysconfig.get_config_var("Py_GIL_DISABLED")
+    assert old() is None or is_immortal
 
 
 BROKEN = {
