@@ -110,15 +110,10 @@ class Limits:
         return tuple(size for size in SMALL_BLOCKS if 2 * size <= self.max_packet_size)
 
     @property
-    def backlog_size(self) -> int:
-        """Bytes above which packets are left out for a slow receiver: `high_watermark`, but so much less than
-        `max_write_buffer` that with as much in the transport's hands nobody is aborted for what may be left out.
+    def max_backlog(self) -> int:
+        """Bytes of memory above which packets are left out for a slow receiver, where `high_watermark` bytes of small
+        ones take more: with as much in the transport's hands nobody is aborted for what may be left out.
         """
-        return min(self.high_watermark, self.max_write_buffer // 4)
-
-    @property
-    def backlog_held_size(self) -> int:
-        """The same of memory: small packets take more of it than they bring."""
         return self.max_write_buffer // 2
 
     def __post_init__(self) -> None:

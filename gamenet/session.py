@@ -343,7 +343,7 @@ class Session(Stream, asyncio.Protocol):
         context = self._context
         if self.backlog is None and context.slow_policies and self.is_open:
             limits = context.limits
-            self.backlog = Backlog(context.slow_policies, limits.backlog_size, context.ledger, limits.backlog_held_size)
+            self.backlog = Backlog(context.slow_policies, limits.high_watermark, context.ledger, limits.max_backlog)
         if self._burst == 0:
             self._burst = None
             context.loop.call_soon(self._end_burst)

@@ -81,4 +81,3 @@ class LoopTimer:
             self._timeouts.advance(now, _MAX_LOOKS)
         finally:
             self._set()  # whatever one deadline does, the others are watched
-            self._set_to = max(self._set_to, now)  # those that are left come late by our own will

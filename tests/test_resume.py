@@ -824,6 +824,16 @@ def test_a_session_that_does_not_read_meanwhile(linked, resume):
     assert peer.is_reading
 
 
+def test_a_rest_is_taken_before_more_is_read(linked, resume):
+    net, peer = linked()
+    peer.arrive(as_records(resume, 2000))
+    peer.protocol.pause_reading()
+    peer.protocol.resume_reading()
+    assert not peer.is_reading
+    net.loop.turn()
+    assert (net.seen, peer.is_reading) == (list(range(2000)), True)
+
+
 def test_many_records_and_one_that_cannot_be(linked, resume):
     net, peer = linked()
     peer.arrive(as_records(resume, 3000) + b"\x63\4\0\0")
