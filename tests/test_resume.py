@@ -751,7 +751,8 @@ def linked(gamenet, resume):
         net.seen = []
         net.server.on(1)(lambda session, packet: net.seen.append(packet.sequence))
         peer = net.connect()
-        hello = resume.Hello(magic=resume.MAGIC, version=resume.VERSION, seat=0, secret=bytes(16), received=0)
+        values = {"seat": 0, "secret": bytes(16), "received": 0, "window": 65_536}
+        hello = resume.Hello(magic=resume.MAGIC, version=resume.VERSION, **values)
         peer.arrive(resume.record(hello))
         peer.arrive(resume.record(resume.Ack(received=0)))
         peer.taken = b""
