@@ -29,7 +29,9 @@ MAX_SIZES = 8
 
 
 class _Memory(bytearray):
-    """The memory of a block; a weak reference tells when the last view of it has gone."""
+    """The memory of a block; a weak reference tells when the last view of it has gone.
+    Locking rule: whoever has the block.
+    """
 
     __slots__ = ("__weakref__",)
 
