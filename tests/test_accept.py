@@ -296,6 +296,24 @@ async def test_a_transport_that_cannot_be_made_is_lost_alone(net, way, connect, 
     assert await connect(server).is_served()
 
 
+async def test_a_task_factory_that_fails_loses_one_alone(net, connect, until):
+    if net.transport == "epoll":
+        pytest.skip("it needs no tasks")
+    server, loop = await echoing(net), asyncio.get_running_loop()
+
+    def fail(loop, coroutine, **options):
+        loop.set_task_factory(None)
+        raise TypeError("an unexpected keyword")
+
+    lost = connect(server)
+    loop.set_task_factory(fail)
+    await until(lambda: server.stats()["accept_errors"])
+    assert server.stats()["accept_errors"] == {"TypeError": 1}
+    assert await lost.end() == b""
+    assert server._admission.held == 0
+    assert await connect(server).is_served()
+
+
 async def fail_to_connect(factory, sock):
     raise error(errno.ENOSPC)
 

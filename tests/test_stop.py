@@ -211,6 +211,16 @@ async def test_it_starts_again_after_every_stop(net, secure, until):
     assert server.stats()["accepted"] == 3
 
 
+async def starts_tasks(loop):
+    """Skips where uvloop gives asyncio's eager factory a keyword that it does not take yet, as on Python 3.13.0."""
+    coroutine = asyncio.sleep(0)
+    try:
+        await loop.create_task(coroutine)
+    except TypeError:
+        coroutine.close()
+        pytest.skip("this loop and asyncio's eager tasks do not go together")
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 has eager tasks")
 async def test_tasks_that_start_at_once_change_nothing(net, until):
     """With `asyncio.eager_task_factory` the whole of a stop may be done before its task is known."""
@@ -218,6 +228,7 @@ async def test_tasks_that_start_at_once_change_nothing(net, until):
     factory = loop.get_task_factory()
     loop.set_task_factory(asyncio.eager_task_factory)
     try:
+        await starts_tasks(loop)
         server = await net.server(close_timeout=3600.0)
 
         @server.on(1)

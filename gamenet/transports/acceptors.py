@@ -84,7 +84,13 @@ class TaskAcceptor:
 
     def connect(self, sock: socket.socket, peername: object, session: Session) -> None:
         """Own a prepared socket from here on, and connect its session."""
-        task = self._loop.create_task(self._connect_accepted_socket(lambda: session, sock, **self._options))
+        connecting = self._connect_accepted_socket(lambda: session, sock, **self._options)
+        try:
+            task = self._loop.create_task(connecting)
+        except Exception as error:  # a task factory of the user's
+            connecting.close()
+            sock.close()
+            return self._failed(session, None, error)
         self._tasks[task] = sock, session, self._loop.time()
         task.add_done_callback(self._done)
 
