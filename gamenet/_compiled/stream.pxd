@@ -89,6 +89,7 @@ cdef class Stream(RunSender):
     cdef int handler_raised(self, uint64_t packet_id) except -1
     cdef int discard(self) except -1
     cdef inline object extras_of(self, RawPacket packet)
+    cdef object reply_with_body(self, RawPacket request, response, body)
     cdef inline bint send_packet(self, RawPacket packet, uint64_t sequence, object extras) except -1
     cdef bint send_body(
         self, uint64_t packet_id, const uint8_t* body, Py_ssize_t size, uint64_t sequence, object extras

@@ -650,17 +650,17 @@ cdef class Stream(RunSender):
         """Answer under the request's sequence number and extra fields: with `response`, a packet, or `body` under a
         packet id; or with the request's own id and body. Result and errors as in `send`.
         """
-        cdef RawPacket answer
         if not isinstance(request, RawPacket):
             raise errors.wrong_type("request", "a packet", request)
-        if body is not b"" or not (response is None or isinstance(response, RawPacket)):
-            return self.send(
-                request if response is None else response, body, (<RawPacket>request).number,
-                self.extras_of(<RawPacket>request),
-            )
+        if response is None:
+            response = request
+        if body is not b"" or not isinstance(response, RawPacket):
+            return self.reply_with_body(<RawPacket>request, response, body)
         self.require_thread()
-        answer = <RawPacket>(request if response is None else response)
-        return self.send_packet(answer, (<RawPacket>request).number, self.extras_of(<RawPacket>request))
+        return self.send_packet(<RawPacket>response, (<RawPacket>request).number, self.extras_of(<RawPacket>request))
+
+    cdef object reply_with_body(self, RawPacket request, response, body):
+        return self.send(response, body, request.number, self.extras_of(request))
 
     def send_frame(self, bytes frame not None):
         """Send bytes that are whole packets already; otherwise as `send`."""
