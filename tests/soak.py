@@ -155,7 +155,7 @@ async def soak(options: argparse.Namespace) -> list[str] | None:
     complaints = Complaints()
     loop.set_exception_handler(lambda _, context: complaints.add(f"the loop's exception handler: {context}"))
     server, honest = make_server(options)
-    stop, watch = StopRequest(loop), Watch()
+    stop, watch = StopRequest(), Watch()
     with stop.on_signals():
         await server.start()
         context = server._context

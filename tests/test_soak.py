@@ -64,7 +64,7 @@ FOUND = [
 @pytest.mark.skipif(sys.platform == "win32", reason="is ended by a signal")
 def test_every_fault_is_found_also_if_it_is_ended_early():
     with subprocess.Popen(
-        [sys.executable, "-c", BROKEN, str(SOAK)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-P", "-c", BROKEN, str(SOAK)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         try:
             lines = [next(line for line in process.stdout if line.startswith("     9 s"))]
