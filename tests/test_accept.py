@@ -297,8 +297,8 @@ async def test_a_transport_that_cannot_be_made_is_lost_alone(net, way, connect, 
 
 
 async def test_a_task_factory_that_fails_loses_one_alone(net, connect, until):
-    if net.transport == "epoll":
-        pytest.skip("it needs no tasks")
+    if net.transport == "epoll" or sys.platform == "win32":
+        pytest.skip("the epoll transport needs no tasks, and Windows' Proactor needs one itself to accept")
     server, loop = await echoing(net), asyncio.get_running_loop()
 
     def fail(loop, coroutine, **options):

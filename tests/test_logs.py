@@ -8,6 +8,7 @@ import struct
 import sys
 
 import pytest
+from program import ON_WINE
 from wire import echo_server, read_packet, wire
 
 from gamenet.logs import MAX_FRAMES, MAX_KINDS, MAX_TEXT, QUIET_AFTER, LimitedLogger, escape_traceback
@@ -316,6 +317,7 @@ async def test_what_a_peer_chose_cannot_forge_lines(net, caplog):
     assert "\n2026-01-01" not in caplog.text
 
 
+@pytest.mark.skipif(ON_WINE, reason="under wine the end of a connection whose reading was paused is not always told")
 async def test_a_large_answer_to_a_peer_that_has_reset_is_no_page_of_lines(net, until, caplog):
     """The transports' own loggers know no limit: `socket.send() raised exception.` for each write behind the first."""
     server = await net.server()
