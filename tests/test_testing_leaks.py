@@ -69,7 +69,8 @@ async def test_a_server_that_listens(leaking, testing, server):
         for _ in range(2):
             await server.stop()
             await server.start()
-    assert len(check.found) == 1
+    # on Windows' Proactor it listens by tasks, which are found too
+    assert len([found for found in check.found if "accept" not in found]) == 1
     async with testing.leak_check(server):  # it did before
         pass
     await server.stop()
