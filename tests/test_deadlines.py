@@ -1003,6 +1003,9 @@ async def test_a_real_byte_by_byte_client(net, secure, until):
     assert server.stats()["closed"] == {"assembly_timeout": 1}
 
 
+PATIENCE = 1.0 if sys.platform == "win32" else 0.3  # there pieces of 64 KiB are seen to leave, not single bytes
+
+
 async def test_a_real_peer_that_takes_nothing(net, secure, until):
     server = await net.server(write_timeout=0.3, max_write_buffer=100_000_000)
     await net.open_mute(server)
@@ -1014,8 +1017,7 @@ async def test_a_real_peer_that_takes_nothing(net, secure, until):
 
 
 async def test_a_real_peer_that_takes_a_little_all_the_time(net, secure, until):
-    patience = 1.0 if sys.platform == "win32" else 0.3  # there pieces of 64 KiB are seen to leave, not single bytes
-    server = await net.server(write_timeout=patience, max_write_buffer=100_000_000)
+    server = await net.server(write_timeout=PATIENCE, max_write_buffer=100_000_000)
     sock = await net.open_mute(server)
     await until(lambda: len(server.sessions) == 1)
     (session,) = server.sessions
@@ -1030,7 +1032,7 @@ async def test_a_real_peer_that_takes_a_little_all_the_time(net, secure, until):
 
     nibbling = asyncio.ensure_future(asyncio.to_thread(nibble))
     try:
-        await asyncio.sleep(3 * patience)
+        await asyncio.sleep(3 * PATIENCE)
         assert server.stats()["closed"] == {}
     finally:
         enough.set()
@@ -1040,7 +1042,7 @@ async def test_a_real_peer_that_takes_a_little_all_the_time(net, secure, until):
 
 async def test_a_real_peer_that_takes_much_and_then_nothing(net, secure, until):
     """It took so much that writing went on: what it was given then must be seen to wait, by TLS and by Windows too."""
-    server = await net.server(write_timeout=0.3, max_write_buffer=100_000_000)
+    server = await net.server(write_timeout=PATIENCE, max_write_buffer=100_000_000)
     sock = await net.open_mute(server)
     await until(lambda: len(server.sessions) == 1)
     (session,) = server.sessions
@@ -1049,7 +1051,9 @@ async def test_a_real_peer_that_takes_much_and_then_nothing(net, secure, until):
 
     def take(size):
         while size > 0:
-            size -= len(sock.recv(65_536))
+            taken = len(sock.recv(65_536))
+            assert taken, f"it was closed with {size} bytes to take"
+            size -= taken
 
     await asyncio.to_thread(take, 8_000_000)
     await until(lambda: server.stats()["closed"] == {"write_timeout": 1})
