@@ -16,6 +16,7 @@ from typing import Any, TypedDict
 from gamenet import errors
 
 SMALL_BLOCKS = (256, 2048)
+MIN_RESUME_BUFFER = 16_384  # eight times what is received before it is acknowledged
 _LARGEST_MAILBOX = 1 << 28  # what its ring can count where a pointer has 32 bits
 
 
@@ -124,7 +125,7 @@ class Limits:
         ):
             self._check_int(name, 1)
         self._check_int("max_mailbox", 1, _LARGEST_MAILBOX)
-        self._check_int("max_resume_buffer", 16_384)  # the smallest window, see `resume`
+        self._check_int("max_resume_buffer", MIN_RESUME_BUFFER)
         self._check_int("low_watermark", 0)
         if self.low_watermark > self.high_watermark:
             raise ValueError(f"low_watermark {self.low_watermark} is above high_watermark {self.high_watermark}")

@@ -30,6 +30,7 @@ from gamenet._core import HeaderCodec, PacketBuffer, PoolAllocator, RawPacket
 from gamenet.errors import InvalidPacketError
 from gamenet.fields import raw, u16, u64
 from gamenet.layout import HeaderField, HeaderLayout
+from gamenet.limits import MIN_RESUME_BUFFER
 from gamenet.packets import Packet
 
 VERSION = 1
@@ -43,8 +44,8 @@ ACK_EVERY = 2048
 """Bytes that are received before they are acknowledged: 12 bytes for 2,048. A window is larger, or both would wait for
 ever; and on that same link a sender hears of progress within its `write_timeout`."""
 
-MIN_WINDOW = 16_384
-"""The smallest window: eight times what is received before it is acknowledged."""
+MIN_WINDOW = MIN_RESUME_BUFFER
+"""The smallest window."""
 
 SECRET_SIZE = 16
 

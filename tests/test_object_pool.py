@@ -9,7 +9,7 @@ import threading
 import weakref
 
 import pytest
-from interrupted import at_each_place
+from interrupted import acquire_and_release, acquire_if_there_is_one, at_each_place
 from together import in_threads
 
 from gamenet import Lease, ObjectPool
@@ -326,20 +326,6 @@ def test_loops_of_several_threads_wait_for_the_same_objects():
 
 
 # -- what comes in between
-
-
-def acquire_if_there_is_one(state):
-    pool, leases = state
-    try:
-        leases.append(pool.acquire())
-    except PoolExhaustedError:
-        return
-
-
-def acquire_and_release(state):
-    acquire_if_there_is_one(state)
-    if state[1]:
-        state[1].pop().release()
 
 
 @pytest.mark.parametrize("interruption", [acquire_if_there_is_one, acquire_and_release])

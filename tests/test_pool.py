@@ -9,7 +9,7 @@ import sys
 import weakref
 
 import pytest
-from interrupted import at_each_place
+from interrupted import acquire_and_release, acquire_if_there_is_one, at_each_place
 from together import in_threads
 
 from gamenet.errors import PoolCorruptedError, PoolExhaustedError
@@ -232,20 +232,6 @@ def test_the_smallest_limits(core, limit):
 
 
 # -- what comes in between
-
-
-def acquire_if_there_is_one(state):
-    pool, blocks = state
-    try:
-        blocks.append(pool.acquire())
-    except PoolExhaustedError:
-        return
-
-
-def acquire_and_release(state):
-    acquire_if_there_is_one(state)
-    if state[1]:
-        state[1].pop().release()
 
 
 @pytest.mark.parametrize("interruption", [acquire_if_there_is_one, acquire_and_release])

@@ -3,6 +3,8 @@
 import itertools
 import sys
 
+from gamenet.errors import PoolExhaustedError
+
 
 def at_each_place(make, operation, interruption):
     """Yields `(state, result)` of `operation(state)` with `interruption(state)` in between, each time further on.
@@ -35,3 +37,20 @@ def _interrupted_at(place, state, operation, interruption):
     finally:
         sys.setprofile(None)
     return was_interrupted, result
+
+
+# -- interruptions of `state`, a pool and the list of what it lent
+
+
+def acquire_if_there_is_one(state):
+    pool, lent = state
+    try:
+        lent.append(pool.acquire())
+    except PoolExhaustedError:
+        return
+
+
+def acquire_and_release(state):
+    acquire_if_there_is_one(state)
+    if state[1]:
+        state[1].pop().release()
